@@ -1,1 +1,1 @@
-
+"""The `modelcache` command."""

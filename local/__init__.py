@@ -1,1 +1,1 @@
-
+"""Stand-ins for a machine without a cluster: a Kubernetes API, a Hugging Face hub."""

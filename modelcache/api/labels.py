@@ -1,0 +1,58 @@
+"""Keys and values of the labels, annotations and finalizers that this project writes.
+
+Users compute the label keys by hand for a node affinity, so they never change: see docs/labels.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+READY_PREFIX = "modelcache.nvidia.com"
+REVISION_PREFIX = "rev.modelcache.nvidia.com"
+READY = "Ready"
+
+FINALIZER = "modelcache.nvidia.com/cache"
+"""On a DynamoModel until its files and labels are gone from every node."""
+
+GPU_NODE_LABEL = "nvidia.com/gpu.present"
+"""Set to `true` by NVIDIA GPU feature discovery on nodes with a GPU."""
+
+ZONE_LABEL = "topology.kubernetes.io/zone"
+
+_NAME_MAX = 63
+"""Longest name part of a label key; the prefix does not count (Kubernetes label syntax)."""
+_KEPT = 54
+_REVISION_LENGTH = 12
+
+
+def label_name(namespace: str, name: str) -> str:
+    """`<namespace>.<name>`, or for more than 63 characters its first 54, `-`, and 8 hex digits of the sha256 of the whole."""
+    whole = f"{namespace}.{name}"
+    if len(whole) <= _NAME_MAX:
+        return whole
+    return f"{whole[:_KEPT]}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
+
+
+def ready_label(namespace: str, name: str) -> str:
+    """Key of the node label that is `Ready` while the model's current revision is verified on the node."""
+    return f"{READY_PREFIX}/{label_name(namespace, name)}"
+
+
+def revision_label(namespace: str, name: str) -> str:
+    """Key of the node label that holds the start of the current revision."""
+    return f"{REVISION_PREFIX}/{label_name(namespace, name)}"
+
+
+def revision_value(revision: str) -> str:
+    """First 12 characters of the revision, without the trailing `.`, `_` or `-` that a label value may not end in."""
+    return revision[:_REVISION_LENGTH].rstrip("._-")
+
+
+def model_labels(namespace: str, name: str, revision: str) -> dict[str, str]:
+    """The labels of a node on which this revision of the model is current and verified."""
+    return {ready_label(namespace, name): READY, revision_label(namespace, name): revision_value(revision)}
+
+
+def is_ours(key: str) -> bool:
+    """Whether a node label is one of the two kinds that this project writes."""
+    return key.partition("/")[0] in (READY_PREFIX, REVISION_PREFIX) and "/" in key

@@ -1,1 +1,1 @@
-
+"""Kubernetes client machinery on the official client: informer, work queue, leader election, events."""

@@ -1,0 +1,217 @@
+"""What a schema does to an object: fill in defaults, drop unknown fields, and say what is wrong.
+
+The three steps run in this order on every write (on reads only the defaults), as in the real server
+(k8s.io/apiextensions-apiserver, pkg/apiserver/schema):
+
+    prune -> apply_defaults -> validate
+
+All of them take the version's `openAPIV3Schema` (or `builtin_schema(...)`) and a whole decoded object. `prune` and
+`apply_defaults` change it in place; neither ever touches `apiVersion` and `kind`, and `metadata` is always judged by
+the schema of ObjectMeta, whatever the CRD says about it.
+"""
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+from local.kube.causes import (
+    NOT_SUPPORTED,
+    REQUIRED,
+    TOO_LONG,
+    TOO_MANY,
+    TYPE_INVALID,
+    Cause,
+    duplicate,
+    invalid,
+    join_path,
+)
+from local.kube.object_meta import OBJECT_META, ROOT_FIELDS
+from local.kube.value_validation import ABSENT, Schema, same_json, validate_value
+
+__all__ = ["Cause", "apply_defaults", "prune", "validate"]
+
+# With one of these the server does not evaluate CEL: the rules could meet values that their types exclude.
+_BLOCKS_CEL = frozenset({NOT_SUPPORTED, REQUIRED, TOO_LONG, TOO_MANY, TYPE_INVALID})
+_CEL_SKIPPED = (
+    "some validation rules were not checked because the object was invalid; "
+    "correct the existing errors to complete validation"
+)
+
+
+def apply_defaults(schema: Schema, obj: dict[str, Any]) -> None:
+    """Drop nulls where the schema does not allow them, then fill in `default` values, in place.
+
+    A null in place of a non-nullable field counts as absent: it is replaced by the default, or goes.
+    """
+    _drop_nulls(schema, obj)
+    _fill(schema, obj)
+
+
+def _child_schema(schema: Schema, key: str) -> Schema | None:
+    found: Schema | None = schema.get("properties", {}).get(key)
+    if found is None and isinstance(schema.get("additionalProperties"), dict):
+        found = schema["additionalProperties"]
+    return found
+
+
+def _drop_nulls(schema: Schema, value: Any) -> None:
+    if isinstance(value, dict):
+        for key in list(value):
+            child = _child_schema(schema, key)
+            if child is None:
+                continue
+            if value[key] is None and not child.get("nullable") and "default" not in child:
+                del value[key]
+            else:
+                _drop_nulls(child, value[key])
+    elif isinstance(value, list) and isinstance(schema.get("items"), dict):
+        for item in value:
+            _drop_nulls(schema["items"], item)
+
+
+def _fill(schema: Schema, value: Any) -> None:
+    if isinstance(value, dict):
+        for key, child in schema.get("properties", {}).items():
+            missing = key not in value or (value[key] is None and not child.get("nullable"))
+            if missing and child.get("default") is not None:
+                value[key] = copy.deepcopy(child["default"])
+        for key in value:
+            child = _child_schema(schema, key)
+            if child is not None:
+                if value[key] is None and not child.get("nullable"):
+                    value[key] = copy.deepcopy(child.get("default"))
+                _fill(child, value[key])
+    elif isinstance(value, list) and isinstance(schema.get("items"), dict):
+        items = schema["items"]
+        for index, item in enumerate(value):
+            if item is None and not items.get("nullable"):
+                value[index] = copy.deepcopy(items.get("default"))
+            _fill(items, value[index])
+
+
+def prune(schema: Schema, obj: dict[str, Any]) -> list[str]:
+    """Remove the fields that the schema does not know, in place; returns their paths (`spec.foo[0].bar`), sorted."""
+    unknown: list[str] = []
+    _prune_metadata(obj, "", unknown)
+    _prune({**schema, "x-kubernetes-embedded-resource": True}, obj, "", unknown, root=True)
+    return sorted(unknown)
+
+
+def _prune_metadata(obj: dict[str, Any], path: str, unknown: list[str]) -> None:
+    metadata = obj.get("metadata")
+    if isinstance(metadata, dict):
+        _prune(OBJECT_META, metadata, join_path(path, "metadata"), unknown)
+
+
+def _prune(schema: Schema | None, value: Any, path: str, unknown: list[str], *, root: bool = False) -> None:
+    """Remove what `schema` does not know; None knows nothing (as below `additionalProperties: true`)."""
+    schema = schema or {}
+    preserve = bool(schema.get("x-kubernetes-preserve-unknown-fields"))
+    if isinstance(value, dict):
+        embedded = bool(schema.get("x-kubernetes-embedded-resource"))
+        if embedded and not root:
+            _prune_metadata(value, path, unknown)
+        properties, additional = schema.get("properties", {}), schema.get("additionalProperties")
+        for key in list(value):
+            below = join_path(path, key)
+            if embedded and key in ROOT_FIELDS:
+                continue
+            if key in properties:
+                _prune(properties[key], value[key], below, unknown)
+            elif additional:
+                _prune(additional if isinstance(additional, dict) else None, value[key], below, unknown)
+            elif not preserve:
+                unknown.append(below)
+                del value[key]
+    elif isinstance(value, list):
+        items = schema.get("items")
+        if preserve and not items:
+            return
+        for index, item in enumerate(value):
+            _prune(items, item, f"{path}[{index}]", unknown)
+
+
+def validate(schema: Schema, obj: dict[str, Any], old: dict[str, Any] | None) -> list[Cause]:
+    """Everything that is wrong with `obj` under `schema`; empty when it may be stored.
+
+    `old` is the object before an update, None on create. Rules about changes (CEL's `oldSelf`) run only with it, and
+    faults in parts that did not change are forgiven. CEL rules are not evaluated on objects whose shape is wrong; the
+    answer then says so, as the server does.
+    """
+    causes = validate_value(schema, obj, ABSENT if old is None else old)
+    causes += validate_value(OBJECT_META, obj.get("metadata", {}), ABSENT, "metadata")
+    causes += _embedded_causes(schema, obj, "")
+    list_causes = list(_list_causes(schema, obj, ""))
+    if list_causes and not (old is not None and any(_list_causes(schema, old, ""))):
+        causes += list_causes
+    if _has_rules(schema):
+        if any(cause.reason in _BLOCKS_CEL for cause in causes):
+            causes.append(invalid("", None, _CEL_SKIPPED))
+        else:
+            # The expression library takes longer to import than a server without CEL rules takes to start.
+            from local.kube.cel.rules import validate_rules
+
+            causes += validate_rules(schema, obj, old)
+    return list(dict.fromkeys(causes))
+
+
+def _has_rules(schema: Schema) -> bool:
+    if schema.get("x-kubernetes-validations"):
+        return True
+    children = [*schema.get("properties", {}).values(), schema.get("items"), schema.get("additionalProperties")]
+    children += schema.get("allOf", ())
+    return any(isinstance(child, dict) and _has_rules(child) for child in children)
+
+
+def _embedded_causes(schema: Schema, value: Any, path: str) -> list[Cause]:
+    """Faults in the root fields of objects inside the object (`x-kubernetes-embedded-resource`)."""
+    causes = []
+    if isinstance(value, dict):
+        if schema.get("x-kubernetes-embedded-resource"):
+            for key in ("apiVersion", "kind"):
+                if not isinstance(value.get(key), str) or not value[key]:
+                    causes.append(Cause(join_path(path, key), REQUIRED, "Required value: must not be empty"))
+            causes += validate_value(OBJECT_META, value.get("metadata", {}), ABSENT, join_path(path, "metadata"))
+        for key, item in value.items():
+            child = _child_schema(schema, key)
+            if child is not None:
+                causes += _embedded_causes(child, item, join_path(path, key))
+    elif isinstance(value, list) and isinstance(schema.get("items"), dict):
+        for index, item in enumerate(value):
+            causes += _embedded_causes(schema["items"], item, f"{path}[{index}]")
+    return causes
+
+
+def _list_causes(schema: Schema, value: Any, path: str) -> Iterator[Cause]:
+    """Duplicates in lists of type set, and duplicate keys in lists of type map."""
+    if isinstance(value, dict):
+        properties, additional = schema.get("properties", {}), schema.get("additionalProperties")
+        for key, item in value.items():
+            if key in properties:
+                yield from _list_causes(properties[key], item, join_path(path, key))
+            elif isinstance(additional, dict):
+                yield from _list_causes(additional, item, f"{path}[{key}]")
+    elif isinstance(value, list):
+        kind = schema.get("x-kubernetes-list-type")
+        if kind == "set":
+            yield from _duplicates(value, path)
+        elif kind == "map":
+            yield from _map_list_causes(value, schema.get("x-kubernetes-list-map-keys", []), path)
+        if isinstance(schema.get("items"), dict):
+            for index, item in enumerate(value):
+                yield from _list_causes(schema["items"], item, f"{path}[{index}]")
+
+
+def _map_list_causes(value: list[Any], keys: list[str], path: str) -> Iterator[Cause]:
+    for index, item in enumerate(value):
+        if item is not None and not isinstance(item, dict):
+            yield invalid(f"{path}[{index}]", item, "must be an object for an array of list-type map")
+            return
+    yield from _duplicates([{key: item[key] for key in keys if key in item} if item else {} for item in value], path)
+
+
+def _duplicates(values: list[Any], path: str) -> Iterator[Cause]:
+    """One cause per value that occurs again, at its second place."""
+    for index, item in enumerate(values):
+        if sum(same_json(item, earlier) for earlier in values[:index]) == 1:
+            yield duplicate(f"{path}[{index}]", item)

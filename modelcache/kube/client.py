@@ -9,8 +9,8 @@ Nothing is repeated here, apart from a 401 with fresh credentials: only the call
 twice, and informer, work queue and elector each have their own pace.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -90,24 +90,21 @@ class KubeClient:
         call = Call(
             method, path, query or {}, body, content_type, timeout, verb or _VERBS.get(method, method), subject or path
         )
-        async with self._session.send(call) as response:
-            return await response.read()
+        async with self._session.send(call) as answer:
+            return await answer.read()
 
+    @asynccontextmanager
     async def stream_lines(
         self, path: str, query: Query | None = None, *, timeout: float, verb: str = "watch", subject: str = ""
-    ) -> AsyncGenerator[bytes, None]:
-        """GET an answer that is lines without end; yields each without its newline, however long it is.
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """GET an answer that is lines without end: `async with client.stream_lines(...) as lines: async for line in lines`.
 
-        Ends when the server ends the answer. Raises Unreachable when it breaks off, and after `timeout` seconds in any
-        case. Close it (`contextlib.aclosing`) to give the connection back.
+        Entered when the server has answered 2xx. Lines come without their newline, however long they are, until the
+        server ends the answer. Raises Unreachable when it breaks off, and after `timeout` seconds in any case.
         """
         call = Call("GET", path, query or {}, None, JSON, timeout, verb, subject or path)
-        async with (
-            self._session.send(call) as response,
-            aclosing(split_lines(response.content.iter_any())) as lines,
-        ):
-            async for line in lines:
-                yield line
+        async with self._session.send(call) as answer, aclosing(split_lines(answer.chunks())) as lines:
+            yield lines
 
     async def get(self, resource: ResourceType, name: str, namespace: str = "", *, into: type[T]) -> T:
         """Read one object, as stored at this moment. Raises NotFound."""

@@ -111,6 +111,15 @@ class StatusBody(msgspec.Struct, rename="camel"):
     message: str | None = None
     reason: str | None = None
     code: int | None = None
+    details: msgspec.Raw = msgspec.Raw()
+
+
+class _Cause(msgspec.Struct):
+    reason: str = ""
+
+
+class _Details(msgspec.Struct):
+    causes: list[_Cause] | None = None
 
 
 # https://github.com/kubernetes/apimachinery/blob/master/pkg/apis/meta/v1/types.go, type StatusReason
@@ -167,6 +176,10 @@ def error_from_body(
     else:
         message = printable(body[: 4 * _QUOTED].decode("utf-8", "replace"), _QUOTED) or "empty answer"
         reason, code = "", status
+    if _has_cause(parsed.details, "ResourceVersionTooLarge"):
+        # 504 with this cause: the version is from before the server's data was replaced (an etcd backup). Waiting for
+        # it, as the plain 504 suggests, would be for ever; the answer is the same as to a version too old.
+        reason = "Expired"
     # An answer whose code and reason disagree (a proxy that rewrites one of them) is judged by its reason.
     cls = _BY_REASON.get(reason) or _BY_CODE.get(code) or ServerError
     return cls(
@@ -178,6 +191,14 @@ def error_from_body(
         reason=reason,
         retry_after=parse_retry_after(retry_after),
     )
+
+
+def _has_cause(details: msgspec.Raw, reason: str) -> bool:
+    try:
+        causes = msgspec.json.decode(details, type=_Details).causes
+    except (msgspec.MsgspecError, RecursionError):
+        return False
+    return any(cause.reason == reason for cause in causes or ())
 
 
 def parse_retry_after(header: str | None) -> float | None:

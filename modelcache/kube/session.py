@@ -14,8 +14,8 @@ import hashlib
 import ipaddress
 import logging
 import ssl
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlencode, urlsplit
@@ -70,6 +70,31 @@ class _Pool:
     retired: bool = False
 
 
+class Answer:
+    """The body of a 2xx answer, which can break off at any byte: then Unreachable is raised."""
+
+    def __init__(self, response: aiohttp.ClientResponse, call: Call, server: str) -> None:
+        self._response = response
+        self._call = call
+        self._server = server
+
+    async def read(self) -> bytes:
+        """All of it."""
+        with _transport_errors(self._call, self._server):
+            return await self._response.read()
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """As it arrives, cut anywhere."""
+        chunks = self._response.content.iter_any()
+        while True:
+            with _transport_errors(self._call, self._server):
+                try:
+                    chunk = await anext(chunks)
+                except StopAsyncIteration:
+                    return
+            yield chunk
+
+
 class Session:
     """Sends calls with credentials that are never much older than a minute. `open` before use, `close` after."""
 
@@ -99,34 +124,36 @@ class Session:
             await pool.rest.close()
 
     @asynccontextmanager
-    async def send(self, call: Call) -> AsyncIterator[aiohttp.ClientResponse]:
-        """The response to `call`, 2xx, its body not read yet. Raises KubeError, also for a body that breaks off."""
+    async def send(self, call: Call) -> AsyncIterator[Answer]:
+        """The 2xx answer to `call`, its body not read yet. Raises KubeError."""
         pool = await self._current()
         for last_try in (False, True):
             used = pool.authorization
             pool.users += 1
             response: aiohttp.ClientResponse | None = None
             try:
-                response = await self._request(pool, call)
+                with _transport_errors(call, pool.host):
+                    response = await self._request(pool, call)
+                    refusal = await response.read() if response.status >= 300 else b""
                 if response.status < 300:
-                    yield response
+                    yield Answer(response, call, pool.host)
                     return
-                text = await response.read()
-                status, retry_after = response.status, response.headers.get("Retry-After")
-            except (aiohttp.ClientError, OSError) as error:  # timeouts and TLS errors are OSErrors
-                reason = _transport_reason(error, call.timeout)
-                raise Unreachable(reason, verb=call.verb, subject=call.subject, server=pool.host) from error
             finally:
                 if response is not None:
                     response.close()  # after a body read to its end the connection is back in the pool already
                 await self._leave(pool)
-            if status == 401 and not last_try:
+            if response.status == 401 and not last_try:
                 renewed = await self._renew(pool, used)
                 if renewed is not None:
                     pool = renewed
                     continue
             raise error_from_body(
-                text, status=status, verb=call.verb, subject=call.subject, server=pool.host, retry_after=retry_after
+                refusal,
+                status=response.status,
+                verb=call.verb,
+                subject=call.subject,
+                server=pool.host,
+                retry_after=response.headers.get("Retry-After"),
             )
 
     async def _request(self, pool: _Pool, call: Call) -> aiohttp.ClientResponse:
@@ -229,10 +256,16 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _transport_reason(error: aiohttp.ClientError | OSError, timeout: float) -> str:
-    """One line a user can act on."""
-    if isinstance(error, aiohttp.ClientConnectorCertificateError | ssl.SSLCertVerificationError):
-        return f"the server's certificate is not accepted, check the cluster's certificate-authority: {error}"
-    if isinstance(error, TimeoutError):
-        return f"no complete answer in time (limit {timeout:g} s)"
-    return str(error) or type(error).__name__
+@contextmanager
+def _transport_errors(call: Call, server: str) -> Iterator[None]:
+    """What goes wrong below HTTP, as Unreachable with one line a user can act on."""
+    try:
+        yield
+    except (aiohttp.ClientError, OSError) as error:  # timeouts and TLS errors are OSErrors
+        if isinstance(error, aiohttp.ClientConnectorCertificateError | ssl.SSLCertVerificationError):
+            reason = f"the server's certificate is not accepted, check the cluster's certificate-authority: {error}"
+        elif isinstance(error, TimeoutError):
+            reason = f"no complete answer in time (limit {call.timeout:g} s)"
+        else:
+            reason = str(error) or type(error).__name__
+        raise Unreachable(reason, verb=call.verb, subject=call.subject, server=server) from error

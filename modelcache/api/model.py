@@ -15,21 +15,7 @@ import msgspec
 from modelcache.api.base import Base
 from modelcache.api.spec import Spec
 from modelcache.api.status import Status
-
-
-class ObjectMeta(Base, frozen=True, kw_only=True):
-    """The part of metav1.ObjectMeta that this project reads."""
-
-    name: str
-    namespace: str = ""
-    uid: str = ""
-    resource_version: str = ""
-    generation: int = 0
-    creation_timestamp: str | None = None
-    deletion_timestamp: str | None = None
-    finalizers: tuple[str, ...] = ()
-    labels: dict[str, str] = msgspec.field(default_factory=dict)
-    annotations: dict[str, str] = msgspec.field(default_factory=dict)
+from modelcache.kube.objects import ObjectMeta
 
 
 class DynamoModel(Base, frozen=True, kw_only=True):

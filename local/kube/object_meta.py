@@ -59,7 +59,7 @@ OBJECT_META: Schema = {
             **_STRING_MAP,
             "description": "Free key-value data for tools; cannot be selected by.",
         },
-        "creationTimestamp": _string("When the server created the object.", format="date-time", nullable=True),
+        "creationTimestamp": _string("When the server created the object.", format="date-time"),
         "deletionGracePeriodSeconds": {
             "type": "integer",
             "format": "int64",

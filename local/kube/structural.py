@@ -43,6 +43,8 @@ def apply_defaults(schema: Schema, obj: dict[str, Any]) -> None:
 
     A null in place of a non-nullable field counts as absent: it is replaced by the default, or goes.
     """
+    if isinstance(obj.get("metadata"), dict):
+        _drop_nulls(OBJECT_META, obj["metadata"])
     _drop_nulls(schema, obj)
     _fill(schema, obj)
 

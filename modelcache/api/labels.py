@@ -14,6 +14,9 @@ READY = "Ready"
 FINALIZER = "modelcache.nvidia.com/cache"
 """On a DynamoModel until its files and labels are gone from every node."""
 
+RETRY_ANNOTATION = "modelcache.nvidia.com/retry"
+"""On a DynamoModel: any new value asks the controller and all agents to try again at once what has failed."""
+
 GPU_NODE_LABEL = "nvidia.com/gpu.present"
 """Set to `true` by NVIDIA GPU feature discovery on nodes with a GPU."""
 

@@ -115,6 +115,17 @@ class Status(Base, frozen=True, kw_only=True):
     resolved_version: (
         Annotated[str, Meta(description="Immutable revision that the source was resolved to.", max_length=256)] | None
     ) = None
+    resolved_from: (
+        Annotated[
+            str,
+            Meta(
+                description="What was asked for when resolvedVersion was found: source, revision and a digest of include and "
+                "exclude. While the spec asks for the same, nothing is resolved again.",
+                max_length=4096,
+            ),
+        ]
+        | None
+    ) = None
     manifest_digest: (
         Annotated[str, Meta(description="sha256 of the manifest: the list of files, sizes and digests.", max_length=71)]
         | None

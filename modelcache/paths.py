@@ -4,6 +4,7 @@
       blobs/sha256/<ab>/<hex>                immutable content, 0444, private to the agent
       partial/<key>/                         one file under way: data and piece journal
       manifests/<hex>                        manifests by digest (canonical JSON)
+      records/<namespace>/<name>/<snapshot>.json  what each published directory is: its manifest and hub claim
       models/<namespace>/<name>/<snapshot>/  what pods mount: hard links to blobs, read-only
       models/<namespace>/<name>/current      symlink to <snapshot>
       hub/<namespace>/models--org--name/     the same files as a Hugging Face hub cache
@@ -29,6 +30,7 @@ class CachePaths:
         self.blobs = root / "blobs" / "sha256"
         self.partial = root / "partial"
         self.manifests = root / "manifests"
+        self.records = root / "records"
         self.models = root / "models"
         self.hub = root / "hub"
         self.staging = root / "staging"
@@ -46,6 +48,10 @@ class CachePaths:
     def manifest(self, digest: str) -> Path:
         """The stored manifest with this digest."""
         return self.manifests / digest
+
+    def record(self, namespace: str, name: str, snapshot: str) -> Path:
+        """The publication record of one snapshot, from which the index can be rebuilt."""
+        return self.records / namespace / name / f"{snapshot}.json"
 
     def model(self, namespace: str, name: str) -> Path:
         """The directory of one DynamoModel."""

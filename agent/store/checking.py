@@ -1,0 +1,143 @@
+"""Is what is published still what was published? A cheap look without reading, and a full one.
+
+The quick check compares `lstat` with the index: a file that was truncated, replaced, rewritten, removed or turned into a
+symlink differs in size, inode, mtime or type. 20,000 files take a fraction of a second, so an agent that restarts can
+keep its labels at once. What it cannot see is a disk that returns other bytes than were written: that is what the deep
+check is for, which hashes every file again and names the damaged pieces where the piece digests are known.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Callable, Iterable
+from enum import StrEnum
+from pathlib import Path
+from typing import NamedTuple
+
+import xxhash
+
+from agent.store.index import FileRow
+
+READ_BYTES = 1 << 20
+
+
+class ProblemKind(StrEnum):
+    """What is wrong with one file."""
+
+    MISSING = "missing"
+    NOT_A_FILE = "not-a-file"
+    CHANGED = "changed"
+    """Size, mtime or inode differ from the index: somebody touched it."""
+    DAMAGED = "damaged"
+    """The content does not have the digest that it must have."""
+    UNEXPECTED = "unexpected"
+    """A file that belongs to no manifest lies in a published directory."""
+    UNREADABLE = "unreadable"
+
+
+class Problem(NamedTuple):
+    """One finding. `path` is absolute; `sha256` is what the content should be, empty for unexpected files."""
+
+    path: Path
+    kind: ProblemKind
+    detail: str
+    sha256: str
+    bad_pieces: tuple[int, ...] = ()
+
+
+def compare(path: Path, row: FileRow) -> Problem | None:
+    """The difference between a published file and its row in the index, without reading content."""
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return Problem(path, ProblemKind.MISSING, "the file is gone", row.sha256)
+    except OSError as error:
+        return Problem(path, ProblemKind.UNREADABLE, error.strerror or str(error), row.sha256)
+    if not stat.S_ISREG(found.st_mode):
+        return Problem(path, ProblemKind.NOT_A_FILE, "something else lies in its place", row.sha256)
+    for what, expected, actual in (
+        ("size", row.size, found.st_size),
+        ("inode", row.inode, found.st_ino),
+        ("mtime in ns", row.mtime_ns, found.st_mtime_ns),
+    ):
+        if expected != actual:
+            return Problem(path, ProblemKind.CHANGED, f"{what} is {actual}, was {expected}", row.sha256)
+    return None
+
+
+def compare_copy(path: Path, row: FileRow) -> Problem | None:
+    """Like `compare` for the hub view, where a file may be a copy with the same mtime instead of the same inode."""
+    problem = compare(path, row)
+    if problem is None or problem.kind is not ProblemKind.CHANGED:
+        return problem
+    return compare(path, row._replace(inode=path.lstat().st_ino))
+
+
+def judge(path: Path, row: FileRow, content: ContentDigest, pieces: bytes | None) -> Problem | None:
+    """What is wrong with content that was read; `pieces` are the digests that its pieces should have, if known."""
+    if content.sha256 == row.sha256:
+        return None
+    bad = differing_pieces(pieces, content.pieces) if pieces else ()
+    detail = f"sha256 is {content.sha256}, must be {row.sha256}"
+    return Problem(path, ProblemKind.DAMAGED, detail, row.sha256, bad)
+
+
+def unexpected(directory: Path, expected: Iterable[str]) -> list[Problem]:
+    """Files below `directory` that are not among the relative paths `expected`."""
+    known = set(expected)
+    found = []
+    for root, directories, files in os.walk(directory):
+        prefix = os.path.relpath(root, directory)
+        for name in (*files, *(name for name in directories if (Path(root) / name).is_symlink())):
+            relative = name if prefix == "." else f"{prefix}/{name}"
+            if relative not in known:
+                detail = "it belongs to no file of the manifest"
+                found.append(Problem(Path(root) / name, ProblemKind.UNEXPECTED, detail, ""))
+    return found
+
+
+class ContentDigest(NamedTuple):
+    """What a file contains: its size, sha256, and the xxh3-128 of each piece one after the other."""
+
+    size: int
+    sha256: str
+    pieces: bytes
+
+
+def digest_file(path: Path, piece_bytes: int, paid: Callable[[int], None]) -> ContentDigest:
+    """Reads a regular file once, in constant memory. `paid` is called with the bytes of every read: it may wait or raise."""
+    whole = hashlib.sha256()
+    pieces = bytearray()
+    size = 0
+    buffer = memoryview(bytearray(READ_BYTES))
+    # O_NOFOLLOW: a symlink planted in the tree must not make the agent read something else.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        piece = xxhash.xxh3_128()
+        left = piece_bytes
+        while True:
+            count = os.readv(descriptor, [buffer[: min(READ_BYTES, left)]])
+            if count == 0:
+                break
+            paid(count)
+            whole.update(buffer[:count])
+            piece.update(buffer[:count])
+            size += count
+            left -= count
+            if left == 0:
+                pieces += piece.digest()
+                piece.reset()
+                left = piece_bytes
+        if left < piece_bytes:
+            pieces += piece.digest()
+    finally:
+        os.close(descriptor)
+    return ContentDigest(size, whole.hexdigest(), bytes(pieces))
+
+
+def differing_pieces(expected: bytes, actual: bytes) -> tuple[int, ...]:
+    """Numbers of the pieces whose 16-byte digests differ between two concatenations, or that only one has."""
+    count = max(len(expected), len(actual)) // 16
+    return tuple(number for number in range(count) if expected[number * 16 :][:16] != actual[number * 16 :][:16])

@@ -1,0 +1,560 @@
+"""The cache on one node's disk: content by digest, published directories, and the index that knows both.
+
+Every public method may be called from any thread, and blocks for disk I/O. The order of writes inside each is chosen for
+the crash after it (see `agent.store.recovery` for the list of states); the comment at each sync says which crash it is
+for.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple, Self
+
+from agent.store import checking, hubtree, layout, recovery
+from agent.store.checking import Problem, ProblemKind
+from agent.store.durable import (
+    fsync_directory,
+    link_tree,
+    make_directories,
+    place_link,
+    remove_empty_parents,
+    remove_tree,
+    replace_symlink,
+    write_file,
+)
+from agent.store.errors import (
+    BlobMissing,
+    IncompleteManifest,
+    IndexFailed,
+    NotPublished,
+    PublishConflict,
+    io_errors,
+)
+from agent.store.garbage import Existing, Garbage, Keep, garbage
+from agent.store.index import BlobRow, FileRow, Index, PublishedSnapshot
+from agent.store.records import HubClaim, Publication
+from modelcache.manifest import Manifest, ManifestError
+from modelcache.paths import CachePaths
+
+PIECE_BYTES = 16 * 1024 * 1024
+"""Size of the ranges whose digests are kept with a blob; the same 16 MiB that agents exchange (design, section 5)."""
+
+
+class NewBlob(NamedTuple):
+    """A file with checked content that is to become a blob.
+
+    `piece_digests` are the xxh3-128 of each `piece_bytes` (16 bytes each, one after the other), empty when not known.
+    `aliases` are other keys under which the content will be asked for (see `agent.store.records.alias_keys`).
+    """
+
+    path: Path
+    sha256: str
+    size: int
+    piece_bytes: int = PIECE_BYTES
+    piece_digests: bytes = b""
+    aliases: tuple[str, ...] = ()
+
+
+class Removed(NamedTuple):
+    """What garbage collection deleted, and how many bytes of the disk that freed."""
+
+    garbage: Garbage
+    bytes: int
+
+
+class Hold:
+    """Keeps content from garbage collection between its arrival and its publication. Use as a context manager."""
+
+    def __init__(self, registry: list[Hold]) -> None:
+        self._registry = registry
+        self.blobs: set[str] = set()
+        self.partials: set[str] = set()
+
+    def __enter__(self) -> Self:
+        self._registry.append(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._registry.remove(self)
+
+
+class Store:
+    """A cache root that this process owns. Get one with `Store.open`; close it, or use it as a context manager."""
+
+    def __init__(self, paths: CachePaths, index: Index, lock: int, clock: Callable[[], float]) -> None:
+        self.paths = paths
+        self.report = recovery.RecoveryReport()
+        self._index = index
+        self._lock_descriptor = lock
+        self._clock = clock
+        # One writer of the tree at a time. Never held while the content of files is read, hashed or synced.
+        self._tree = threading.RLock()
+        self._holds: list[Hold] = []
+
+    @staticmethod
+    def open(root: Path, clock: Callable[[], float] = time.time) -> Store:
+        """Takes possession of `root` and brings disk and index into agreement; `report` says what was done.
+
+        Raises StoreLocked (another agent is on it), StoreUnusable (it cannot hold a cache), StoreIOError or IndexFailed.
+        """
+        paths = CachePaths(root.absolute())
+        lock = layout.acquire_lock(paths)
+        try:
+            layout.prepare(paths)
+            index, reason = _open_index(paths)
+            try:
+                store = Store(paths, index, lock, clock)
+                with io_errors("recover", paths.root):
+                    store.report = recovery.recover(paths, index, reason)
+            except BaseException:
+                index.close()
+                raise
+            return store
+        except BaseException:
+            os.close(lock)
+            raise
+
+    def close(self) -> None:
+        """Closes the index and lets another agent have the root."""
+        self._index.close()
+        os.close(self._lock_descriptor)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # Blobs
+
+    def blob(self, sha256: str) -> BlobRow | None:
+        """What is known about a blob. `verified_at` None: the index was rebuilt since; `verify_blob` before use."""
+        return self._index.blob(sha256)
+
+    def has_blob(self, sha256: str) -> bool:
+        """Whether the content with this digest is here and verified."""
+        row = self._index.blob(sha256)
+        return row is not None and row.verified_at is not None
+
+    def blob_for(self, key: str) -> str | None:
+        """The digest of the blob that is also known as `key` (see `agent.store.records.alias_keys`)."""
+        digest = self._index.alias(key)
+        return digest if digest is not None and self._index.blob(digest) is not None else None
+
+    def pieces(self, sha256: str) -> tuple[int, bytes] | None:
+        """Bytes of a piece and the xxh3-128 of all pieces of a blob (16 bytes each); None when they are not known."""
+        return self._index.pieces(sha256)
+
+    def hold(self) -> Hold:
+        """Keeps what is added to its `blobs` and `partials` from `collect_garbage` while it is entered."""
+        return Hold(self._holds)
+
+    def commit_blobs(self, new: Sequence[NewBlob]) -> None:
+        """Moves files with checked content into blobs/. Idempotent; many at once share their syncs.
+
+        The files must lie below the cache root and must not be written any more. Raises StoreIOError.
+        """
+        rows = {}
+        for blob in new:
+            with io_errors("make a blob of", blob.path):
+                descriptor = os.open(blob.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+                try:
+                    os.fchmod(descriptor, 0o444)
+                    # Crash after the rename below: what has a digest for a name must have its content.
+                    os.fsync(descriptor)
+                    found = os.fstat(descriptor)
+                finally:
+                    os.close(descriptor)
+            rows[blob.sha256] = BlobRow(blob.sha256, found.st_size, found.st_mtime_ns, found.st_ino, self._clock())
+        with self._tree:
+            for blob in new:
+                with io_errors("make a blob of", blob.path):
+                    if self._is_usable(blob.sha256):
+                        # Kept: published files are links to it, and two inodes of one content would be wasted space.
+                        blob.path.unlink()
+                        rows.pop(blob.sha256, None)
+                    else:
+                        blob.path.rename(self.paths.blob(blob.sha256))
+            for directory in {self.paths.blob(blob.sha256).parent for blob in new}:
+                with io_errors("sync", directory):
+                    # Crash after the index says that the blob is here: its name has to be on disk as well.
+                    fsync_directory(directory)
+            self._index.add_blobs(rows.values())
+            self._index.set_pieces((b.sha256, b.piece_bytes, b.piece_digests) for b in new if b.piece_digests)
+            self._index.set_aliases((alias, blob.sha256) for blob in new for alias in blob.aliases)
+
+    def verify_blob(self, sha256: str, paid: Callable[[int], None] = lambda count: None) -> bool:
+        """Reads a blob and compares its digest. A damaged or missing one is dropped, so that it is fetched again."""
+        known = self._index.pieces(sha256)
+        path = self.paths.blob(sha256)
+        try:
+            before = path.lstat()
+            content = checking.digest_file(path, known[0] if known else PIECE_BYTES, paid)
+        except OSError:
+            content = None
+        with self._tree:
+            if content is None or content.sha256 != sha256:
+                self.drop_blob(sha256)
+                return False
+            self._index.add_blobs([BlobRow(sha256, content.size, before.st_mtime_ns, before.st_ino, self._clock())])
+            if known is None:
+                self._index.set_pieces([(sha256, PIECE_BYTES, content.pieces)])
+            return True
+
+    def drop_blob(self, sha256: str) -> None:
+        """Removes a blob that is known to be damaged. Published links to it stay until `restore` replaces them."""
+        path = self.paths.blob(sha256)
+        with self._tree, io_errors("remove", path):
+            # Row first: after a crash in between, recovery adopts the file as unverified, and it is read before use.
+            self._index.forget_blobs([sha256])
+            path.unlink(missing_ok=True)
+            # Crash after we return: a damaged blob must not come back.
+            fsync_directory(path.parent)
+
+    # Manifests
+
+    def save_manifest(self, manifest: Manifest) -> str:
+        """Keeps a manifest and returns its digest."""
+        digest = manifest.digest
+        path = self.paths.manifest(digest)
+        with io_errors("write", path):
+            if not path.exists():
+                write_file(path, manifest.encode(), self.paths.staging, 0o600)
+        return digest
+
+    def manifest(self, digest: str) -> Manifest | None:
+        """A kept manifest, checked; None when it is not here or was damaged."""
+        try:
+            manifest = Manifest.decode(self.paths.manifest(digest).read_bytes())
+        except (OSError, ManifestError):
+            return None
+        return manifest if manifest.digest == digest else None
+
+    # Snapshots
+
+    def published(self) -> list[PublishedSnapshot]:
+        """Everything that is published, from the index alone."""
+        return self._index.published()
+
+    def snapshot(self, namespace: str, name: str, snapshot: str) -> PublishedSnapshot | None:
+        """One published snapshot."""
+        return self._index.snapshot(namespace, name, snapshot)
+
+    def publish(self, namespace: str, name: str, manifest: Manifest, hub: HubClaim | None = None) -> PublishedSnapshot:
+        """Makes a complete manifest visible as `models/<namespace>/<name>/<snapshot>` and in the hub view. Idempotent.
+
+        A reader sees the whole directory or none. `current` is not changed. All blobs have to be here and verified.
+        Raises IncompleteManifest, BlobMissing, PublishConflict, RecordError (a claim that is not a safe path), StoreIOError.
+        """
+        if not manifest.complete:
+            raise IncompleteManifest(f"{manifest.source} at {manifest.revision} has files without sha256")
+        if hub is not None:
+            hub.check()
+        digest = manifest.digest
+        target = self.paths.snapshot(namespace, name, manifest.snapshot)
+        with self._tree, io_errors("publish", target):
+            existing = self._index.snapshot(namespace, name, manifest.snapshot)
+            if existing is not None:
+                if existing.manifest_digest != digest:
+                    raise PublishConflict(f"{target} is published with other content; remove that snapshot first")
+                return self._reclaim(existing, hub)
+            if os.path.lexists(target):
+                raise PublishConflict(f"{target} exists and was not made by this agent; move it away")
+            verified_at = min(self._usable_blob(str(file.sha256)) for file in manifest.files)
+            # In this order, so that recovery finds manifest and record for every directory that became visible.
+            self.save_manifest(manifest)
+            record = Publication(
+                namespace=namespace,
+                name=name,
+                snapshot=manifest.snapshot,
+                manifest_digest=digest,
+                published_at=self._clock(),
+                hub=hub,
+            )
+            recovery.write_record(self.paths, record)
+            staged = self.paths.staging / uuid.uuid4().hex
+            link_tree(((file.path, self.paths.blob(str(file.sha256))) for file in manifest.files), staged)
+            make_directories(target.parent, self.paths.models, layout.PUBLIC)
+            # The moment of publication.
+            staged.rename(target)
+            # Crash after the node is labelled: the directory has to be there.
+            fsync_directory(target.parent)
+            files = [_file_row(target, file.path, str(file.sha256)) for file in manifest.files]
+            self._index.add_snapshot(record, manifest.source, files, verified_at)
+            self._refresh_hub()
+        return self._required(namespace, name, manifest.snapshot)
+
+    def set_current(self, namespace: str, name: str, snapshot: str) -> None:
+        """Flips `current` of a model; names in the hub view follow. Raises NotPublished, StoreIOError."""
+        link = self.paths.current(namespace, name)
+        with self._tree, io_errors("switch", link):
+            self._required(namespace, name, snapshot)
+            replace_symlink(link, snapshot, self.paths.staging)
+            self._index.set_current(namespace, name, snapshot)
+            self._refresh_hub()
+
+    def remove_snapshot(self, namespace: str, name: str, snapshot: str) -> None:
+        """Takes one snapshot out of the published tree and the hub view. Blobs stay until `collect_garbage`. Idempotent."""
+        target = self.paths.snapshot(namespace, name, snapshot)
+        with self._tree, io_errors("remove", target):
+            row = self._index.snapshot(namespace, name, snapshot)
+            if row is not None and row.current:
+                self.paths.current(namespace, name).unlink(missing_ok=True)
+            self._take_away(target, [(namespace, name, snapshot)])
+
+    def remove_model(self, namespace: str, name: str) -> None:
+        """Takes all snapshots of a model away, by one rename. Blobs stay until `collect_garbage`. Idempotent."""
+        target = self.paths.model(namespace, name)
+        with self._tree, io_errors("remove", target):
+            keys = [row.key for row in self._index.published() if (row.namespace, row.name) == (namespace, name)]
+            self._take_away(target, keys)
+
+    def collect_garbage(self, keep: Keep = Keep()) -> Removed:  # noqa: B008 -- immutable
+        """Deletes blobs, partials and manifests that nothing refers to, nobody holds, and `keep` does not name."""
+        freed = 0
+        with self._tree, io_errors("collect garbage in", self.paths.root):
+            everything = Keep(
+                blobs=set(keep.blobs).union(*(hold.blobs for hold in self._holds)),
+                partials=set(keep.partials).union(*(hold.partials for hold in self._holds)),
+                manifests=keep.manifests,
+            )
+            existing = Existing(
+                blobs=self._index.blob_digests(),
+                partials={entry.name for entry in os.scandir(self.paths.partial)},
+                manifests={entry.name for entry in os.scandir(self.paths.manifests)},
+            )
+            manifests = {row.manifest_digest for row in self._index.published()}
+            chosen = garbage(existing, self._index.referenced(), manifests, everything)
+            for path in (*map(self.paths.blob, chosen.blobs), *map(self.paths.manifest, chosen.manifests)):
+                freed += _unlink(path)
+            # After the files: a crash in between leaves rows without files, which recovery forgets.
+            self._index.forget_blobs(chosen.blobs)
+            for key in chosen.partials:
+                directory = self.paths.partial_file(key)
+                freed += _blocks(directory)
+                remove_tree(directory)
+        return Removed(chosen, freed)
+
+    # Checking and mending
+
+    def quick_check(self, namespace: str, name: str, snapshot: str) -> list[Problem]:
+        """Compares a snapshot and its part of the hub view with the index, without reading content.
+
+        Raises NotPublished.
+        """
+        row = self._required(namespace, name, snapshot)
+        files = self._index.files(namespace, name, snapshot)
+        target = self.paths.snapshot(namespace, name, snapshot)
+        found = [problem for file in files if (problem := checking.compare(target / file.path, file))]
+        found += checking.unexpected(target, (file.path for file in files))
+        if row.hub is not None:
+            view = self._hub_directory(row.namespace, row.hub)
+            found += [problem for file in files if (problem := checking.compare_copy(view / file.path, file))]
+        return found
+
+    def deep_check(
+        self, namespace: str, name: str, snapshot: str, paid: Callable[[int], None] = lambda count: None
+    ) -> list[Problem]:
+        """Reads every file of a snapshot, its blobs and its part of the hub view, each inode once.
+
+        `paid` is called with the bytes of each read: let it wait for a bandwidth limit, or raise to stop. Files whose
+        content is right although they were touched are taken as they are; a lost blob of right content is linked back.
+        When everything is right, `verified_at` is set. Raises NotPublished.
+        """
+        row = self._required(namespace, name, snapshot)
+        target = self.paths.snapshot(namespace, name, snapshot)
+        files = self._index.files(namespace, name, snapshot)
+        problems = checking.unexpected(target, (file.path for file in files))
+        for file in files:
+            places = [target / file.path, self.paths.blob(file.sha256)]
+            if row.hub is not None:
+                places.append(self._hub_directory(namespace, row.hub) / file.path)
+            problems += self._check_places(row, file, places, paid)
+        if not problems:
+            self._index.set_verified(namespace, name, snapshot, self._clock())
+        return problems
+
+    def restore(self, namespace: str, name: str, snapshot: str) -> list[Path]:
+        """Puts a link to its blob in place of every published file that is not one, and removes what does not belong.
+
+        Readers that have the old file open keep it. Returns what was changed. Raises NotPublished; BlobMissing when
+        content has to be fetched first.
+        """
+        target = self.paths.snapshot(namespace, name, snapshot)
+        changed: list[Path] = []
+        with self._tree, io_errors("restore", target):
+            self._required(namespace, name, snapshot)
+            files = self._index.files(namespace, name, snapshot)
+            for problem in checking.unexpected(target, (file.path for file in files)):
+                problem.path.unlink(missing_ok=True)
+                changed.append(problem.path)
+            for file in files:
+                self._usable_blob(file.sha256)
+                place = target / file.path
+                if checking.compare(place, file) is None and not self._differs(place, file.sha256):
+                    continue
+                make_directories(place.parent, self.paths.models, layout.PUBLIC)
+                if place.is_dir() and not place.is_symlink():
+                    remove_tree(place)
+                place_link(self.paths.blob(file.sha256), place, self.paths.staging)
+                # Crash after the label is back: the good file has to be what is found.
+                fsync_directory(place.parent)
+                self._index.update_file(namespace, name, snapshot, _file_row(target, file.path, file.sha256))
+                changed.append(place)
+            self._index.mark_hub_dirty(namespace, name, snapshot)
+            self._refresh_hub()
+        return changed
+
+    # Parts
+
+    def _required(self, namespace: str, name: str, snapshot: str) -> PublishedSnapshot:
+        row = self._index.snapshot(namespace, name, snapshot)
+        if row is None:
+            raise NotPublished(f"{namespace}/{name} has no snapshot {snapshot} on this node")
+        return row
+
+    def _reclaim(self, existing: PublishedSnapshot, hub: HubClaim | None) -> PublishedSnapshot:
+        """The same content under another branch or tag: only the claim changes."""
+        if existing.hub == hub:
+            return existing
+        record = Publication(
+            namespace=existing.namespace,
+            name=existing.name,
+            snapshot=existing.snapshot,
+            manifest_digest=existing.manifest_digest,
+            published_at=existing.published_at,
+            hub=hub,
+        )
+        recovery.write_record(self.paths, record)
+        self._index.set_hub(*existing.key, hub)
+        self._refresh_hub()
+        return existing._replace(hub=hub)
+
+    def _usable_blob(self, sha256: str) -> float:
+        """When the blob was verified. Raises BlobMissing when it is not here, not verified, or changed since."""
+        row = self._index.blob(sha256)
+        if row is None or row.verified_at is None:
+            raise BlobMissing(f"the content {sha256} is not in the store, or was not verified; download it first")
+        if checking.compare(self.paths.blob(sha256), FileRow("", *row[:4])):
+            # Not deleted: reading it decides (verify_blob), and published files may share the inode.
+            self._index.add_blobs([row._replace(verified_at=None)])
+            raise BlobMissing(f"the blob {sha256} was changed by somebody else since it was verified; check it again")
+        return row.verified_at
+
+    def _is_usable(self, sha256: str) -> bool:
+        row = self._index.blob(sha256)
+        if row is None or row.verified_at is None:
+            return False
+        return checking.compare(self.paths.blob(sha256), FileRow("", *row[:4])) is None
+
+    def _differs(self, place: Path, sha256: str) -> bool:
+        """Whether a published file is another inode than its blob."""
+        return place.lstat().st_ino != self.paths.blob(sha256).lstat().st_ino
+
+    def _hub_directory(self, namespace: str, hub: HubClaim) -> Path:
+        return self.paths.hub_repo(namespace, hub.repo_id) / "snapshots" / hub.commit
+
+    def _refresh_hub(self) -> None:
+        for namespace, repo in self._index.hub_dirty():
+            hubtree.refresh(self.paths, self._index, namespace, repo)
+
+    def _take_away(self, target: Path, keys: list[tuple[str, str, str]]) -> None:
+        """Out of sight by one rename, then the index, then the hub view, then the files."""
+        staged = self.paths.staging / uuid.uuid4().hex
+        if os.path.lexists(target):
+            # The moment of removal: a crash afterwards is completed by recovery, which finds no directory.
+            target.rename(staged)
+            # Crash after the finalizer is gone: the directory must not come back.
+            fsync_directory(target.parent)
+        remove_empty_parents(target.parent, self.paths.models)
+        self._index.remove_snapshots(keys)
+        self._refresh_hub()
+        for key in keys:
+            record = self.paths.record(*key)
+            record.unlink(missing_ok=True)
+            remove_empty_parents(record.parent, self.paths.records)
+        remove_tree(staged)
+
+    def _check_places(
+        self, row: PublishedSnapshot, file: FileRow, places: list[Path], paid: Callable[[int], None]
+    ) -> list[Problem]:
+        """Reads the inodes behind one file's places. `places` starts with the published file and the blob."""
+        known = self._index.pieces(file.sha256)
+        piece_bytes = known[0] if known else PIECE_BYTES
+        verdicts: dict[int, Problem | None] = {}
+        problems: list[Problem] = []
+        for place in places:
+            try:
+                inode = place.lstat().st_ino
+                if inode not in verdicts:
+                    content = checking.digest_file(place, piece_bytes, paid)
+                    verdicts[inode] = checking.judge(place, file, content, known[1] if known else None)
+            except FileNotFoundError:
+                problems.append(Problem(place, ProblemKind.MISSING, "the file is gone", file.sha256))
+                continue
+            except OSError as error:
+                detail = error.strerror or str(error)
+                problems.append(Problem(place, ProblemKind.UNREADABLE, detail, file.sha256))
+                continue
+            verdict = verdicts[inode]
+            if verdict is not None:
+                problems.append(verdict._replace(path=place))
+        blob = places[1]
+        if [problem.path for problem in problems] == [blob] and problems[0].kind is ProblemKind.MISSING:
+            with self._tree, io_errors("link", blob):
+                os.link(places[0], blob, follow_symlinks=False)
+                fsync_directory(blob.parent)  # Crash after the row is written: the name has to be there.
+            problems = []
+        if not problems:
+            found = _file_row(self.paths.snapshot(*row.key), file.path, file.sha256)
+            if found != file:
+                self._index.update_file(*row.key, found)
+            kept = blob.lstat()
+            self._index.add_blobs([BlobRow(file.sha256, kept.st_size, kept.st_mtime_ns, kept.st_ino, self._clock())])
+        return problems
+
+
+def _open_index(paths: CachePaths) -> tuple[Index, str | None]:
+    """The index, and why it is a new one (None when it is not)."""
+    existed = paths.index.exists()
+    try:
+        return Index.open(paths.index), None if existed else f"{paths.index} was missing"
+    except IndexFailed as error:
+        # Set aside, not deleted: somebody may want to look at it. Only the latest is kept.
+        for suffix in ("", "-wal", "-shm"):
+            part = paths.index.with_name(paths.index.name + suffix)
+            if part.exists():
+                part.rename(paths.index.with_name(f"{paths.index.name}.damaged{suffix}"))
+        return Index.open(paths.index), str(error)
+
+
+def _file_row(target: Path, path: str, sha256: str) -> FileRow:
+    found = (target / path).lstat()
+    return FileRow(path, sha256, found.st_size, found.st_mtime_ns, found.st_ino)
+
+
+def _blocks(directory: Path) -> int:
+    """Bytes of the disk that the files in a directory take."""
+    if not directory.is_dir():
+        return 0
+    return sum(entry.stat(follow_symlinks=False).st_blocks * 512 for entry in os.scandir(directory))
+
+
+def _unlink(path: Path) -> int:
+    """Removes a file; how many bytes of the disk that frees."""
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return 0
+    path.unlink()
+    return found.st_blocks * 512 if found.st_nlink == 1 else 0

@@ -221,11 +221,13 @@ def _collision(files: tuple[ManifestFile, ...]) -> str | None:
     """
     seen: dict[str, str] = {}
     for file in files:
-        other = seen.setdefault(file.path.casefold(), file.path)
-        if other is not file.path:
-            if other == file.path:
-                return f"lists the file {_shown(file.path)} twice"
+        folded = file.path.casefold()
+        other = seen.get(folded)
+        if other == file.path:
+            return f"lists the file {_shown(file.path)} twice"
+        if other is not None:
             return f"lists {_shown(other)} and {_shown(file.path)}, which differ only in case"
+        seen[folded] = file.path
     for file in files:
         parent = file.path.casefold()
         while "/" in parent:

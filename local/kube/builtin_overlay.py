@@ -103,7 +103,7 @@ QUANTITIES = frozenset(
     }
 )
 
-# Values that the server fills in. Defaults that depend on other fields are in builtin_defaults.py.
+# Values that the server fills in whatever the other fields are; those that depend on others are in defaults.py.
 DEFAULTS: dict[str, Any] = {
     "ClientIPConfig.timeoutSeconds": 10800,
     "ConfigMapVolumeSource.defaultMode": 420,
@@ -295,6 +295,9 @@ META_MODELS = frozenset(
         "ObjectMeta",
         "OwnerReference",
         "Preconditions",
+        "Status",
+        "StatusCause",
+        "StatusDetails",
         "FieldSelectorRequirement",
     }
 )

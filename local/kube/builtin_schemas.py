@@ -120,6 +120,10 @@ def component_schemas() -> dict[str, Schema]:
         },
     }
     components["io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps"] = _JSON_SCHEMA_PROPS
+    components[f"{META_PREFIX}.Patch"] = {
+        "type": "object",
+        "description": "A patch, in the format of its content type.",
+    }
     components[INT_OR_STRING] = {
         "description": "A number or a string, mostly a percentage or the name of a port.",
         "format": "int-or-string",
@@ -162,6 +166,8 @@ def _owners() -> dict[str, str]:
     owners: dict[str, str] = {}
     for group, kinds in _KINDS.items():
         pending = [_model_name(group, kind) for kind in kinds]
+        if not group:
+            pending += ["V1DeleteOptions", "V1Status"]
         while pending:
             model = pending.pop()
             if model in owners:

@@ -1,0 +1,272 @@
+"""The `modelcache` command: parses the command line, calls the part that does the work, turns errors into exit codes.
+
+Exit codes: 0 done, 1 it failed, 2 the command line or a setting is wrong, 3 (`status`) a model is not Ready.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from enum import StrEnum
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+
+from cli.logs import LogFormat, configure_logging
+from modelcache.paths import DEFAULT_ROOT
+
+app = typer.Typer(
+    name="modelcache",
+    help="Node-local cache of the models that DynamoModel resources name.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class Output(StrEnum):
+    """How a command prints."""
+
+    table = "table"
+    json = "json"
+
+
+Kubeconfig = Annotated[
+    Path | None,
+    typer.Option(
+        help="Kubeconfig file. Without it: $KUBECONFIG, the pod's service account, ~/.kube/config.",
+        envvar="MODELCACHE_KUBECONFIG",
+    ),
+]
+Insecure = Annotated[
+    bool,
+    typer.Option(
+        "--insecure",
+        help="Talk without TLS. Only on loopback addresses; for one machine.",
+        envvar="MODELCACHE_INSECURE",
+    ),
+]
+Format = Annotated[LogFormat, typer.Option(help="How log lines look.", envvar="MODELCACHE_LOG_FORMAT")]
+Level = Annotated[
+    str, typer.Option(help="debug, info, warning or error.", envvar="MODELCACHE_LOG_LEVEL", metavar="LEVEL")
+]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(version("dynamo-model-cache"))
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    _: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def up(
+    nodes: Annotated[int, typer.Option("--nodes", "-n", help="How many nodes.", min=1, max=100)] = 3,
+    file: Annotated[
+        list[Path] | None,
+        typer.Option("--file", "-f", help="Manifest to apply once the cluster is up; may be repeated.", exists=True),
+    ] = None,
+    data: Annotated[
+        Path, typer.Option(help="Directory for the kubeconfig, the objects, the caches and the logs.")
+    ] = Path(".modelcache"),
+) -> None:
+    """Run a whole cluster on this machine: a Kubernetes API, the controller, and an agent for each node.
+
+    Every part is a real process; one that dies is started again. Goes on until Ctrl-C; the data directory keeps the
+    models, and the next `modelcache up` goes on with them.
+    """
+    from cli.up import up as run_up
+
+    raise typer.Exit(asyncio.run(run_up(data.resolve(), nodes, file or [], Console())))
+
+
+@app.command()
+def controller(
+    listen: Annotated[
+        str, typer.Option(help="Where agents connect, host:port.", envvar="MODELCACHE_LISTEN")
+    ] = "127.0.0.1:7443",
+    insecure: Insecure = False,
+    leader_elect: Annotated[
+        bool, typer.Option(help="Only one of several replicas serves.", envvar="MODELCACHE_LEADER_ELECT")
+    ] = True,
+    namespace: Annotated[
+        str, typer.Option(help="Namespace of the leader election's Lease.", envvar="MODELCACHE_NAMESPACE")
+    ] = "modelcache-system",
+    kubeconfig: Kubeconfig = None,
+    cache_root: Annotated[
+        Path, typer.Option(help="Cache directory of the agents, shown in the status.", envvar="MODELCACHE_CACHE_ROOT")
+    ] = DEFAULT_ROOT,
+    heartbeat: Annotated[
+        float, typer.Option(help="Seconds between two reports of an idle agent.", envvar="MODELCACHE_HEARTBEAT")
+    ] = 10.0,
+    agent_timeout: Annotated[
+        float,
+        typer.Option(help="Seconds of silence after which an agent counts as gone.", envvar="MODELCACHE_AGENT_TIMEOUT"),
+    ] = 40.0,
+    resolve_retry: Annotated[
+        float,
+        typer.Option(help="Longest wait until a failed source is asked again.", envvar="MODELCACHE_RESOLVE_RETRY"),
+    ] = 300.0,
+    resolve_workers: Annotated[
+        int, typer.Option(help="Sources that are asked at the same time.", envvar="MODELCACHE_RESOLVE_WORKERS")
+    ] = 8,
+    workers: Annotated[
+        int, typer.Option(help="Models that are reconciled at the same time.", envvar="MODELCACHE_WORKERS")
+    ] = 4,
+    log_format: Format = LogFormat.json,
+    log_level: Level = "info",
+) -> None:
+    """Run the controller: one per cluster, or several replicas of which one leads."""
+    from controller.main import run
+
+    from controller.settings import Settings, SettingsError
+
+    settings = Settings(
+        listen=listen,
+        insecure=insecure,
+        leader_elect=leader_elect,
+        namespace=namespace,
+        kubeconfig=kubeconfig,
+        cache_root=cache_root,
+        heartbeat=heartbeat,
+        agent_timeout=agent_timeout,
+        resolve_retry=resolve_retry,
+        resolve_workers=resolve_workers,
+        workers=workers,
+    )
+    try:
+        settings.check()
+    except SettingsError as error:
+        _refuse(str(error))
+    _serve(lambda stop: run(settings, stop), log_format, log_level)
+
+
+@app.command()
+def agent(
+    node: Annotated[
+        str, typer.Option(help="Name of this machine's Node (in a pod: spec.nodeName).", envvar="MODELCACHE_NODE")
+    ],
+    controller: Annotated[
+        str, typer.Option(help="Address of the controller, host:port.", envvar="MODELCACHE_CONTROLLER")
+    ] = "127.0.0.1:7443",
+    root: Annotated[
+        Path, typer.Option(help="Cache directory; one file system of its own.", envvar="MODELCACHE_ROOT")
+    ] = DEFAULT_ROOT,
+    insecure: Insecure = False,
+    kubeconfig: Kubeconfig = None,
+    max_downloads: Annotated[
+        int, typer.Option(help="Models that are downloaded at the same time.", envvar="MODELCACHE_MAX_DOWNLOADS")
+    ] = 2,
+    log_format: Format = LogFormat.json,
+    log_level: Level = "info",
+) -> None:
+    """Run the agent of one node: downloads, verifies, publishes, labels the node."""
+    from agent.main import run
+
+    from agent.settings import Settings, SettingsError
+
+    settings = Settings(
+        node=node,
+        controller=controller,
+        root=root,
+        insecure=insecure,
+        kubeconfig=kubeconfig,
+        max_downloads=max_downloads,
+    )
+    try:
+        settings.check()
+    except SettingsError as error:
+        _refuse(str(error))
+    _serve(lambda stop: run(settings, stop), log_format, log_level)
+
+
+@app.command()
+def status(
+    model: Annotated[str, typer.Argument(help="Name of a DynamoModel; without it, all of them.")] = "",
+    namespace: Annotated[str, typer.Option("--namespace", "-n", help="Namespace.")] = "default",
+    all_namespaces: Annotated[bool, typer.Option("--all-namespaces", "-A", help="Models of all namespaces.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Keep showing, with progress bars, until Ctrl-C.")
+    ] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Keep showing until every model is Ready.")] = False,
+    output: Annotated[Output, typer.Option("--output", "-o", help="How to print.")] = Output.table,
+    kubeconfig: Kubeconfig = None,
+) -> None:
+    """Show what every DynamoModel is doing. The exit code is 0 when all that are shown are Ready, otherwise 3."""
+    from cli.status import status as run_status
+    from modelcache.kube.errors import ConfigError, KubeError
+
+    if model and all_namespaces:
+        _refuse("give the name of a model, or --all-namespaces, not both")
+    try:
+        code = asyncio.run(
+            run_status(
+                Console(),
+                kubeconfig,
+                namespace="" if all_namespaces else namespace,
+                name=model,
+                watch=watch,
+                wait=wait,
+                output=output,
+            )
+        )
+    except (KubeError, ConfigError) as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        code = 0
+    raise typer.Exit(code)
+
+
+def _serve(run: Callable[[asyncio.Event], Awaitable[None]], log_format: LogFormat, log_level: str) -> None:
+    """Run a daemon until SIGTERM or SIGINT. A failure that it cannot live with is printed, and the exit code is 1."""
+    try:
+        configure_logging(log_format, log_level)
+    except ValueError as error:
+        _refuse(str(error))
+
+    async def until_signalled() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop.set)
+        await run(stop)
+
+    try:
+        asyncio.run(until_signalled())
+    except Exception as error:
+        # The last resort: whatever it is, one readable line; the traceback only for those who ask for it.
+        logging.getLogger("modelcache").debug("stopped by an error", exc_info=error)
+        _fail(str(error) or repr(error))
+
+
+def _refuse(message: str) -> NoReturn:
+    sys.stderr.write(f"modelcache: {message}\n")
+    raise typer.Exit(2)
+
+
+def _fail(message: str) -> NoReturn:
+    sys.stderr.write(f"modelcache: {message}\n")
+    raise typer.Exit(1)
+
+
+def main() -> None:
+    """Entry point of the `modelcache` script."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -59,6 +59,8 @@ class ResourceType:
         parts = ["namespaces", namespace, self.plural] if namespace else [self.plural]
         parts += [part for part in (name, subresource) if part]
         for part in (name, namespace):
+            if not part.isascii() and any("\ud800" <= c <= "\udfff" for c in part):
+                raise self._unaddressable(name, namespace, "names are Unicode text")  # JSON can hold half a character
             # The same four rules as the API server's IsValidPathSegmentName.
             if part in (".", "..") or "/" in part or "%" in part:
                 raise self._unaddressable(name, namespace, "names cannot be '.' or '..' or contain '/' or '%'")

@@ -165,7 +165,8 @@ class Session:
                 (key, str(value).lower() if isinstance(value, bool) else str(value))
                 for key, value in call.query.items()
                 if value is not None and value != ""
-            ]
+            ],
+            errors="replace",  # a selector made of somebody's half character matches nothing, which is right
         )
         answer = await pool.rest.request(
             call.method,

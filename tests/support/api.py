@@ -57,7 +57,7 @@ class Watch:
         self._connection = connection
         self._response = response
         self.status = response.status
-        self.headers = {name.lower(): value for name, value in response.getheaders()}
+        self.headers = _headers(response)
 
     def next(self) -> Json | None:
         """The next event `{"type", "object"}`; None when the server ended the stream.
@@ -142,7 +142,7 @@ class Api:
         connection, response = self._send(method, path, body, query, content_type, accept, headers)
         try:
             content = response.read()
-            return Response(response.status, {name.lower(): value for name, value in response.getheaders()}, content)
+            return Response(response.status, _headers(response), content)
         finally:
             connection.close()
 
@@ -205,6 +205,15 @@ class Api:
         except BaseException:
             connection.close()
             raise
+
+
+def _headers(response: http.client.HTTPResponse) -> dict[str, str]:
+    """By lower-case name; a header that came several times (`Warning`) is joined by commas (RFC 9110 5.3)."""
+    joined: dict[str, str] = {}
+    for name, value in response.getheaders():
+        key = name.lower()
+        joined[key] = f"{joined[key]}, {value}" if key in joined else value
+    return joined
 
 
 def _named(entries: list[Json], name: str) -> Json:

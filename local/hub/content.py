@@ -45,7 +45,7 @@ def answer_resolve(hub: Hub, request: Request) -> Response:
         return Response(missing.status, {**missing.headers, "X-Repo-Commit": commit.id}, missing.body)
     if file.sha256 is None:
         return _send(hub, request, target, file, {"X-Repo-Commit": commit.id})
-    path = f"/lfs/{target.repository}/{commit.id}/{quote(file.path)}"
+    path = f"/lfs/{target.repository}/{commit.id}/{quote(file.path, errors='surrogatepass')}"
     return Response(
         302,
         {
@@ -76,14 +76,13 @@ def answer_cdn(hub: Hub, request: Request) -> Response:
 
 
 def _send(hub: Hub, request: Request, target: Target, file: HubFile, headers: dict[str, str]) -> Response:
+    name = quote(file.path.rpartition("/")[2], safe="", errors="surrogatepass")
     headers = {
         **headers,
         "ETag": f'"{file.etag}"',
         "Accept-Ranges": "bytes",
-        "Content-Type": "text/plain; charset=utf-8"
-        if file.path.endswith(_TEXT_SUFFIXES)
-        else "application/octet-stream",
-        "Content-Disposition": f"inline; filename*=UTF-8''{quote(file.path.rpartition('/')[2], safe='')}",
+        "Content-Type": "text/plain; charset=utf-8" if _is_text(file) else "application/octet-stream",
+        "Content-Disposition": f"inline; filename*=UTF-8''{name}",
     }
     whole = FileBody(target.repository, file, 0, file.size)
     if request.method == "HEAD":
@@ -123,7 +122,11 @@ def _with_faults(hub: Hub, target: Target, body: FileBody) -> FileBody:
 
 
 def _compressible(request: Request, file: HubFile) -> bool:
-    return "gzip" in request.headers.get("accept-encoding", "") and file.path.endswith(_TEXT_SUFFIXES)
+    return "gzip" in request.headers.get("accept-encoding", "") and _is_text(file)
+
+
+def _is_text(file: HubFile) -> bool:
+    return file.path.endswith(_TEXT_SUFFIXES)
 
 
 def _cdn_error(status: int, code: str, text: str) -> Response:

@@ -143,4 +143,4 @@ def bad_request(text: str) -> Response:
 
 def header_text(text: str) -> str:
     """Make `text` fit for a header: what is not printable ASCII is percent-encoded, so no name can add a header."""
-    return quote(text, safe=" !\"#$&'()*+,-./:;<=>?@[]^_`{|}~")
+    return quote(text, safe=" !\"#$&'()*+,-./:;<=>?@[]^_`{|}~", errors="surrogatepass")

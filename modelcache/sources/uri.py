@@ -4,7 +4,7 @@
 `hf://org/name`                             Hugging Face model, default branch
 `hf://org/name@rev`, `hf://org/name:rev`    branch, tag, `refs/pr/7` or commit (`@` as Dynamo, `:` as KServe write it)
 `s3://bucket/prefix`, `gs://bucket/prefix`  object stores; taken literally, keys may contain `@` and `:`
-`https://host/path`                         one file
+`https://host/path`                         one file; also `http://`
 `file:///path`                              a directory that the node can see
 `pvc://claim/path`                          a directory in a PersistentVolumeClaim of the namespace
 `ngc://org/team/model:version`              NVIDIA NGC, the team may be missing
@@ -27,6 +27,8 @@ MAX_LENGTH = 2048
 # RFC 3986 section 3.1
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)")
 _USERINFO = re.compile(r"//[^/@]*:[^/]*@")
+# Where an @ is not what separates a user from a host
+_REVISION_AFTER_AT = frozenset({"hf", "oci"})
 # What the hub accepts as the name of an organization or a repository (huggingface_hub.utils.validate_repo_id)
 _HF_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_])?")
 _HF_ID_MAX = 96
@@ -52,7 +54,7 @@ class SourceURI(msgspec.Struct, frozen=True):
 
     scheme: str
     authority: str
-    """`hf`, `ngc`: organization; `s3`, `gs`: bucket; `https`, `oci`: host; `pvc`: claim; `file`: empty."""
+    """`hf`, `ngc`: organization; `s3`, `gs`: bucket; `http(s)`, `oci`: host; `pvc`: claim; `file`: empty."""
     path: str
     """What follows the authority, without its leading slash (with it for `file`). Empty = everything there."""
     revision: str | None = None
@@ -81,6 +83,8 @@ def parse_uri(text: str, extra_schemes: Collection[str] = ()) -> SourceURI:
     if match is None:
         raise InvalidURI(f"{_shown(text)} has no scheme: for a Hugging Face model write hf://organization/name.")
     scheme, rest = match[1].lower(), match[2]
+    if scheme not in _REVISION_AFTER_AT and "@" in rest.partition("/")[0]:
+        raise InvalidURI(f"{_shown(text)} must not contain a user or password: put them into spec.source.secretRef.")
     parse = _PARSERS.get(scheme)
     if parse is None:
         if scheme not in extra_schemes:
@@ -157,18 +161,17 @@ def _parse_bucket(text: str, rest: str) -> SourceURI:
     return SourceURI(scheme=scheme, authority=bucket, path=_plain_path(text, path))
 
 
-def _parse_https(text: str, rest: str) -> SourceURI:
+def _parse_http(text: str, rest: str) -> SourceURI:
+    scheme = text.partition(":")[0].lower()
     host, _, path = rest.partition("/")
-    if "@" in host:
-        raise InvalidURI("An https:// source must not contain a user or password: put them into spec.source.secretRef.")
     if not _HOST.fullmatch(host):
-        raise InvalidURI(f"{_shown(text)}: {host!r} cannot be a host: write https://host/path.")
+        raise InvalidURI(f"{_shown(text)}: {host!r} cannot be a host: write {scheme}://host/path.")
     if "#" in path:
         raise InvalidURI(f"{_shown(text)}: remove the part from '#' on, it never reaches the server.")
     if not path:
-        raise InvalidURI(f"{_shown(text)} names a host but no file on it: write https://host/path.")
+        raise InvalidURI(f"{_shown(text)} names a host but no file on it: write {scheme}://host/path.")
     name, question, query = path.partition("?")
-    return SourceURI(scheme="https", authority=host.lower(), path=_plain_path(text, name) + question + query)
+    return SourceURI(scheme=scheme, authority=host.lower(), path=_plain_path(text, name) + question + query)
 
 
 def _parse_file(text: str, rest: str) -> SourceURI:
@@ -233,7 +236,8 @@ _PARSERS: Mapping[str, Callable[[str, str], SourceURI]] = {
     "hf": _parse_hf,
     "s3": _parse_bucket,
     "gs": _parse_bucket,
-    "https": _parse_https,
+    "http": _parse_http,
+    "https": _parse_http,
     "file": _parse_file,
     "pvc": _parse_pvc,
     "ngc": _parse_ngc,

@@ -1,0 +1,153 @@
+"""Parsing of `spec.source.uri`."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modelcache.sources.errors import InvalidURI
+from modelcache.sources.uri import MAX_LENGTH, SCHEMES, SourceURI, check_revision, parse_uri
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.mark.parametrize(
+    ("text", "authority", "path", "revision", "canonical"),
+    [
+        ("hf://org/name", "org", "name", None, "hf://org/name"),
+        ("hf://org/name@v1.0.0", "org", "name", "v1.0.0", "hf://org/name"),
+        ("hf://org/name:v1.0.0", "org", "name", "v1.0.0", "hf://org/name"),
+        (f"hf://org/name@{COMMIT}", "org", "name", COMMIT, "hf://org/name"),
+        ("hf://org/name@refs/pr/7", "org", "name", "refs/pr/7", "hf://org/name"),
+        ("hf://org/name@feature%2Fx", "org", "name", "feature/x", "hf://org/name"),
+        ("HF://org/name", "org", "name", None, "hf://org/name"),
+        ("hf://models/org/name@x", "org", "name", "x", "hf://org/name"),
+        ("hf://meta-llama/Llama-3.3-70B-Instruct", "meta-llama", "Llama-3.3-70B-Instruct", None, None),
+        ("hf://models/name", "models", "name", None, "hf://models/name"),
+        ("s3://my-bucket/loras/my-lora", "my-bucket", "loras/my-lora", None, "s3://my-bucket/loras/my-lora"),
+        ("s3://my-bucket/a@b:c/", "my-bucket", "a@b:c", None, "s3://my-bucket/a@b:c"),
+        ("s3://my-bucket", "my-bucket", "", None, "s3://my-bucket"),
+        ("gs://bucket/x", "bucket", "x", None, "gs://bucket/x"),
+        ("https://Example.org:8443/a/b.bin?v=1", "example.org:8443", "a/b.bin?v=1", None, None),
+        ("http://mirror/a", "mirror", "a", None, "http://mirror/a"),
+        ("file:///models/x/", "", "/models/x", None, "file:///models/x"),
+        ("file://localhost/models/x", "", "/models/x", None, "file:///models/x"),
+        ("pvc://claim", "claim", "", None, "pvc://claim"),
+        ("pvc://claim/a/b", "claim", "a/b", None, "pvc://claim/a/b"),
+        ("ngc://nvidia/nemo/llama:1.0", "nvidia", "nemo/llama", "1.0", "ngc://nvidia/nemo/llama"),
+        ("ngc://nvidia/llama", "nvidia", "llama", None, "ngc://nvidia/llama"),
+        ("oci://ghcr.io/a/b:tag", "ghcr.io", "a/b", "tag", "oci://ghcr.io/a/b"),
+        (f"oci://r.io:5000/a@sha256:{'0' * 64}", "r.io:5000", "a", f"sha256:{'0' * 64}", "oci://r.io:5000/a"),
+    ],
+)
+def test_parses(text: str, authority: str, path: str, revision: str | None, canonical: str | None) -> None:
+    uri = parse_uri(text)
+    assert (uri.authority, uri.path, uri.revision) == (authority, path, revision)
+    if canonical is not None:
+        assert str(uri) == canonical
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "empty"),
+        ("org/name", "no scheme"),
+        ("hff://org/name", "unknown scheme hff://"),
+        ("hf://org/name ", "spaces"),
+        ("hf://org/na\nme", "control characters"),
+        ("hf://org/name\x00", "control characters"),
+        ("hf://org\\name", "backslashes"),
+        (f"hf://org/{'n' * MAX_LENGTH}", "at most"),
+        ("hf://gpt2", "openai-community/gpt2"),
+        ("hf://", "organization"),
+        ("hf:///name", "organization"),
+        ("hf://org/", "organization"),
+        ("hf://org/name/file.bin", "spec.source.include"),
+        ("hf://org/name@main/file.bin", "spec.source.include"),
+        ("hf://datasets/org/name", "only models"),
+        ("hf://spaces/org/name", "only models"),
+        ("hf://org/name@", "without a revision"),
+        ("hf://org/name@a..b", "git-check-ref-format"),
+        ("hf://org/name@v1:x", "git-check-ref-format"),
+        ("hf://org/../name", "path inside"),
+        ("hf://../name", "cannot be a Hugging Face repository"),
+        ("hf://org/a--b", "cannot be a Hugging Face repository"),
+        ("hf://org/.name", "cannot be a Hugging Face repository"),
+        ("hf://org/name.git", "cannot be a Hugging Face repository"),
+        (f"hf://org/{'n' * 93}", "at most 96"),
+        ("hf://org/na%2Fme", "cannot be a Hugging Face repository"),
+        ("s3://B/x", "bucket"),
+        ("s3://bucket/a/../b", "'..'"),
+        ("s3://bucket//b", "empty"),
+        ("https://host", "no file"),
+        ("https://host/a#b", "'#'"),
+        ("https:///a", "host"),
+        ("file://server/a", "'server'"),
+        ("file://", "directory"),
+        ("file:///", "directory"),
+        ("file:///a/../../etc", "'..'"),
+        ("pvc://Claim/x", "PersistentVolumeClaim"),
+        ("ngc://nvidia", "ngc://organization/team/model:version"),
+        ("ngc://a/b/c/d", "ngc://organization/team/model:version"),
+        ("ngc://a/b:", "version"),
+        ("oci://ghcr.io/Upper", "lower-case"),
+        ("oci://ghcr.io/a@sha256:12", "64 hex digits"),
+    ],
+)
+def test_refuses_with_a_sentence(text: str, says: str) -> None:
+    with pytest.raises(InvalidURI) as caught:
+        parse_uri(text)
+    assert says in caught.value.message
+    assert caught.value.reason == "InvalidURI"
+    assert not caught.value.retryable
+    assert "\n" not in caught.value.message
+    assert "\x00" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "https://user:hunter2@host/file",
+        "s3://AKIA:hunter2@bucket/x",
+        "https://host/a/../b?X-Amz-Signature=hunter2",
+        "https://ho st/a?sig=hunter2",
+    ],
+)
+def test_messages_do_not_repeat_credentials(text: str) -> None:
+    with pytest.raises(InvalidURI) as caught:
+        parse_uri(text)
+    assert "hunter2" not in caught.value.message
+
+
+def test_schemes_of_installed_packages_are_split_and_no_more() -> None:
+    assert parse_uri("torrent://tracker/a/b", {"torrent"}) == SourceURI("torrent", "tracker", "a/b")
+    with pytest.raises(InvalidURI, match="torrent"):
+        parse_uri("torrentt://tracker/a", {"torrent"})
+
+
+def test_names_the_known_schemes() -> None:
+    assert set(SCHEMES) == {"hf", "s3", "gs", "http", "https", "file", "pvc", "ngc", "oci"}
+
+
+@pytest.mark.parametrize("revision", ["main", "v1.0", "refs/pr/1", "a/b", COMMIT])
+def test_accepts_what_git_accepts_as_a_revision(revision: str) -> None:
+    assert check_revision(revision) == revision
+
+
+@pytest.mark.parametrize(
+    "revision", ["", "-x", "/x", "x/", "a//b", "a..b", "a b", "a~1", "a^", "a:b", "@", "x.lock", ".x", "x."]
+)
+def test_refuses_what_git_refuses_as_a_revision(revision: str) -> None:
+    with pytest.raises(InvalidURI):
+        check_revision(revision)
+
+
+@given(st.text(max_size=80) | st.builds("{}://{}".format, st.sampled_from(SCHEMES), st.text(max_size=60)))
+def test_any_text_parses_or_is_refused(text: str) -> None:
+    try:
+        uri = parse_uri(text)
+    except InvalidURI:
+        return
+    # What parses is stable: its canonical form means the same place.
+    again = parse_uri(str(uri))
+    assert (again.scheme, again.authority, again.path) == (uri.scheme, uri.authority, uri.path)
+    assert ".." not in uri.path.split("/")

@@ -7,6 +7,7 @@ requests that match, which may answer instead, cut the connection, or hang. Noth
 
 import asyncio
 import json
+import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -156,6 +157,8 @@ class FaultyApi:
     directory: Path
     token: str | None = None
     """When set, other bearer tokens get 401."""
+    tls: ssl.SSLContext | None = None
+    """When set, serve HTTPS with it; takes effect at `start`."""
     objects: dict[str, Json] = field(default_factory=dict)
     seen: list[Seen] = field(default_factory=list)
     version: int = 100
@@ -183,7 +186,7 @@ class FaultyApi:
         # A shutdown timeout of 0 would mean none.
         self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.01)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", self._port, reuse_address=True)
+        site = web.TCPSite(self._runner, "127.0.0.1", self._port, reuse_address=True, ssl_context=self.tls)
         await site.start()
         self._port = self._runner.addresses[0][1]
 
@@ -196,7 +199,7 @@ class FaultyApi:
     @property
     def url(self) -> str:
         """Address."""
-        return f"http://127.0.0.1:{self._port}"
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self._port}"
 
     @property
     def kubeconfig(self) -> Path:
@@ -282,7 +285,8 @@ class FaultyApi:
             Seen(request.method, request.raw_path.partition("?")[0], dict(request.query), dict(request.headers), body)
         )
         await self._notify()
-        if self.token is not None and request.headers.get("Authorization") != f"Bearer {self.token}":
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        if self.token is not None and (scheme.lower(), token) != ("bearer", self.token):
             return _status(401, "Unauthorized", "Unauthorized")
         for injected in self._faults:
             if injected.times == 0 or not injected.match(request):

@@ -50,6 +50,10 @@ class Lines:
             self._ended = True
             self._changed.notify_all()
 
+    def settle(self, timeout: float) -> None:
+        """Let the reader catch up with a process that has ended; not for ever, as its children may hold the pipe."""
+        self._thread.join(timeout)
+
     def so_far(self) -> list[str]:
         """Every line read until now, without line ends."""
         with self._changed:
@@ -158,6 +162,8 @@ class Process:
         state = "running" if self.returncode is None else f"exit code {self.returncode}"
         parts = [f"$ {' '.join(self.argv)}  (pid {self.pid}, {state})"]
         for name, lines in (("stdout", self.stdout), ("stderr", self.stderr)):
+            if self.returncode is not None:
+                lines.settle(timeout=1)
             parts += [f"--- {name}", *lines.so_far()]
         return "\n".join(parts)
 

@@ -1,0 +1,75 @@
+"""The helpers that other tests stand on: processes, waiting, and the key pair for a test API server."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.kube import EnvtestKube
+from tests.support.process import Process, ProcessError
+from tests.support.rsa_key import generate
+from tests.support.waiting import wait_until, wait_until_async
+
+
+def script(text: str) -> Process:
+    return Process([sys.executable, "-c", text])
+
+
+def alive(pid: int) -> bool:
+    """Whether the process exists and is not a zombie that nobody has waited for."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_lines_come_while_the_process_runs() -> None:
+    with script("import time; print('ready', flush=True); time.sleep(600)") as process:
+        assert process.first_line() == "ready"
+        assert process.returncode is None
+    assert process.returncode == -9
+
+
+def test_a_process_that_ends_early_shows_its_output() -> None:
+    with script("import sys; print('one'); sys.exit('broken')") as process:
+        assert process.wait() == 1
+        with pytest.raises(ProcessError, match=r"(?s)exit code 1.*one.*broken"):
+            process.wait_for_line("ready")
+
+
+def test_kill_ends_one_process_and_close_the_rest() -> None:
+    child = "import subprocess, sys, time; c = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])"
+    process = script(f"{child}; print(c.pid, flush=True); time.sleep(600)")
+    grandchild = int(process.first_line())
+    process.kill()
+    assert process.returncode == -9
+    assert alive(grandchild)
+    process.close()
+    wait_until(lambda: not alive(grandchild), what="the child of the killed process is gone")
+
+
+async def test_waiting_returns_what_it_waited_for_or_names_it() -> None:
+    values = iter([None, 0, "found"])
+    assert wait_until(lambda: next(values)) == "found"
+    with pytest.raises(TimeoutError, match="the moon is blue: not true after 0 s; last value: False"):
+        wait_until(lambda: False, timeout=0, what="the moon is blue")
+
+    async def now() -> str:
+        return "now"
+
+    assert await wait_until_async(now) == "now"
+
+
+def test_the_key_pair_is_one() -> None:
+    pair = generate()
+    assert pair.private_pem.startswith("-----BEGIN RSA PRIVATE KEY-----\n")
+    assert pair.public_pem.startswith("-----BEGIN PUBLIC KEY-----\n")
+    assert pair.private_pem != generate().private_pem
+
+
+def test_missing_binaries_are_named(tmp_path: Path) -> None:
+    (tmp_path / "etcd").touch()
+    os.chmod(tmp_path / "etcd", 0o755)
+    with pytest.raises(FileNotFoundError, match="holds no executable kube-apiserver"):
+        EnvtestKube(tmp_path, tmp_path / "files")

@@ -1,0 +1,82 @@
+"""Reads files that are on this machine already: `file://` locations, such as a share that is mounted on the node."""
+
+from __future__ import annotations
+
+import os
+import stat
+import urllib.parse
+import urllib.request
+
+from agent.transfer.cancel import CancelToken
+from agent.transfer.places import Places
+from agent.transfer.source import PieceSource, Sink
+from modelcache.manifest import ManifestFile
+from modelcache.sources.errors import NotFound, SourceChanged, Unauthorized, Unreachable, Unsupported
+
+
+class DirectorySource:
+    """The PieceSource of a model whose files are local. Copied like any other: checked while it is read."""
+
+    def __init__(self, places: Places) -> None:
+        self._places = places
+
+    def read(self, file: ManifestFile, sink: Sink, cancel: CancelToken) -> None:
+        """See PieceSource."""
+        path = local_path(self._places.of(file).location.url)
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError as error:
+            raise NotFound(f"{file.path}: {path} does not exist on this node") from error
+        except PermissionError as error:
+            raise Unauthorized(f"{file.path}: {path} may not be read by the agent; check its owner and mode") from error
+        except OSError as error:
+            raise Unreachable(f"{file.path}: {path}: {error.strerror}") from error
+        try:
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode) or found.st_size != file.size:
+                raise SourceChanged(f"{file.path}: {path} has {found.st_size} bytes, the manifest says {file.size}")
+            os.posix_fadvise(descriptor, sink.position, sink.end - sink.position, os.POSIX_FADV_SEQUENTIAL)
+            while sink.position < sink.end:
+                cancel.check()
+                sink.filled(_read(descriptor, sink, path, file))
+        finally:
+            os.close(descriptor)
+
+    def forget(self, file: ManifestFile) -> None:
+        """See PieceSource: nothing is cached."""
+
+
+def local_path(url: str) -> str:
+    """The path of a `file://` URL. Raises Unsupported for one that names another machine."""
+    parts = urllib.parse.urlsplit(url)
+    if parts.netloc not in ("", "localhost"):
+        raise Unsupported(f"{url[:200]!r} names the host {parts.netloc!r}; file:// means this node: write file:///path")
+    return urllib.request.url2pathname(parts.path)
+
+
+def _read(descriptor: int, sink: Sink, path: str, file: ManifestFile) -> int:
+    try:
+        count = os.preadv(descriptor, [sink.space()], sink.position)
+    except OSError as error:
+        raise Unreachable(f"{file.path}: {path} at byte {sink.position}: {error.strerror}") from error
+    if count == 0:
+        raise SourceChanged(f"{file.path}: {path} ends at byte {sink.position}, the manifest says {file.size}")
+    return count
+
+
+class LocatedSource:
+    """Reads every file from where its place says: `file://` from this machine, everything else from its origin."""
+
+    def __init__(self, places: Places, origin: PieceSource) -> None:
+        self._places = places
+        self._origin = origin
+        self._directory = DirectorySource(places)
+
+    def read(self, file: ManifestFile, sink: Sink, cancel: CancelToken) -> None:
+        """See PieceSource."""
+        local = self._places.of(file).location.url.startswith("file:")
+        (self._directory if local else self._origin).read(file, sink, cancel)
+
+    def forget(self, file: ManifestFile) -> None:
+        """See PieceSource."""
+        self._places.forget(file)

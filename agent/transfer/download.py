@@ -1,0 +1,443 @@
+"""One model's download: from a checked manifest to blobs in the store.
+
+Threads: a few workers ask the plan what to do next and move bytes; the hash pool of the agent follows the finished
+prefixes; the thread that called does the chores that need the disk's patience (syncing journals, committing blobs), always
+for everything that came together meanwhile, so that a slow disk leads to larger groups instead of more waiting.
+
+Whatever ends a download, what has arrived stays: partials are taken over by the next call for the same content.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import random
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from agent.store.errors import StoreFull, io_errors
+from agent.store.records import alias_keys
+from agent.store.store import Hold, NewBlob, Store
+from agent.transfer import backoff
+from agent.transfer.cancel import CancelToken
+from agent.transfer.clock import Clock
+from agent.transfer.errors import Cancelled, InsufficientStorage, IntegrityError
+from agent.transfer.flights import Flights
+from agent.transfer.hashing import Digests, FileDigest, Follower, HashPool
+from agent.transfer.partial import PartialFile
+from agent.transfer.plan import Plan, Work
+from agent.transfer.progress import Meter, Waiting
+from agent.transfer.sink import BufferPool, PieceSink
+from agent.transfer.source import PieceSource, RangesIgnored, Router
+from agent.transfer.space import SpaceLedger, on_disk
+from modelcache.manifest import Manifest, ManifestFile
+from modelcache.paths import partial_key
+from modelcache.sources.errors import SourceError
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What all downloads of an agent have in common."""
+
+    store: Store
+    hashes: HashPool
+    buffers: BufferPool
+    space: SpaceLedger
+    flights: Flights
+    clock: Clock
+    rng: random.Random
+    boot: bytes
+    piece_bytes: int
+    workers: int
+    backoff_base: float
+    backoff_cap: float
+
+
+@dataclass
+class Item:
+    """One content that is to be fetched, for one or more files of the manifest."""
+
+    key: str
+    file: ManifestFile
+    paths: list[str]
+    partial: PartialFile
+    follower: Follower | None = None
+    claimed: bool = False
+    fetched_again: bool = False
+    aliases: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True)
+class _Commit:
+    item: Item
+    sha256: str
+
+
+@dataclass(frozen=True)
+class _Flush:
+    item: Item
+
+
+@dataclass(frozen=True)
+class _Reconsider:
+    item: Item
+
+
+_Chore = _Commit | _Flush | _Reconsider | BaseException
+
+
+class Download:
+    """Runs once: `run()` blocks until all files are blobs, or raises why they cannot be."""
+
+    def __init__(
+        self,
+        shared: Shared,
+        manifest: Manifest,
+        source: PieceSource,
+        route: Router,
+        meter: Meter,
+        hold: Hold,
+        cancel: CancelToken,
+    ) -> None:
+        self._shared = shared
+        self._store = shared.store
+        self._manifest = manifest
+        self._source = source
+        self._route = route
+        self._meter = meter
+        self._hold = hold
+        self._cancel = cancel
+        self._results: dict[str, str] = {}
+        self._chores: queue.SimpleQueue[_Chore] = queue.SimpleQueue()
+        self._items = self._itemize()
+        self._plan = Plan([item.key for item in self._items])
+        self._open = {item.key for item in self._items}
+
+    def run(self) -> Mapping[str, str]:
+        """The sha256 of every file by path. Raises SourceError, TransferError and StoreError."""
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._release)
+            wanted = [item for item in self._items if not self._is_here(item)]
+            self._prepare([item for item in wanted if self._claim(item)], stack)
+            if self._open:
+                self._run_workers(stack)
+        return self._results
+
+    # Before the first byte
+
+    def _itemize(self) -> list[Item]:
+        """One item for each content, the largest first (see Plan)."""
+        items: dict[str, Item] = {}
+        source, revision = self._manifest.source, self._manifest.revision
+        for file in self._manifest.files:
+            key = partial_key(source, revision, file.path, file.sha256)
+            if key in items:
+                items[key].paths.append(file.path)
+                continue
+            directory = self._store.paths.partial_file(key)
+            partial = PartialFile(directory, file.size, self._shared.piece_bytes, self._shared.boot)
+            items[key] = Item(key, file, [file.path], partial, aliases=alias_keys(file, source, revision))
+        return sorted(items.values(), key=lambda item: (-item.file.size, item.file.path))
+
+    def _is_here(self, item: Item) -> bool:
+        """Whether the content is a blob already; if so, the item is done."""
+        self._cancel.check()
+        if item.file.size == 0:
+            self._make_empty(item)
+        known = item.file.sha256 or next(filter(None, map(self._store.blob_for, item.aliases)), None)
+        if known is None:
+            return False
+        self._hold.blobs.add(known)
+        blob = self._store.blob(known)
+        if blob is None or blob.size != item.file.size:
+            return False
+        # After an index was lost, blobs are here but nobody has read them since.
+        if blob.verified_at is None and not self._store.verify_blob(known, lambda _: self._cancel.check()):
+            return False
+        for path in item.paths:
+            self._meter.received(item.file.size, fetched=False)
+            self._meter.verified(item.file.size)
+            self._done(path, known)
+        self._close(item)
+        return True
+
+    def _make_empty(self, item: Item) -> None:
+        """An empty file needs no request: its content is known."""
+        digests = FileDigest(0, git=item.file.git_oid is not None).result()
+        wrong = self._mismatch(item, digests)
+        if wrong is not None:
+            raise wrong
+        if not self._store.has_blob(digests.sha256):
+            self._hold.blobs.add(digests.sha256)
+            self._hold.partials.add(item.key)
+            with io_errors("create", item.partial.data):
+                item.partial.open()
+                item.partial.close()
+            self._store.commit_blobs([NewBlob(item.partial.data, digests.sha256, 0, aliases=item.aliases)])
+            item.partial.discard()
+
+    def _claim(self, item: Item) -> bool:
+        item.claimed = self._shared.flights.claim(item.key, lambda: self._chores.put(_Reconsider(item)))
+        return item.claimed
+
+    def _prepare(self, items: list[Item], stack: contextlib.ExitStack) -> None:
+        """Reserves room for all `items` and takes over what an earlier run left. Raises InsufficientStorage."""
+        self._hold.partials.update(item.key for item in items)
+        new = [item for item in items if not item.partial.directory.exists()]
+        needs = sum(on_disk(item.file.size) - item.partial.allocated_bytes() for item in items)
+        reservation = stack.enter_context(self._shared.space.reserve(max(0, needs)))
+        for item in items:
+            try:
+                before = item.partial.allocated_bytes()
+                with io_errors("reserve room for", item.partial.data):
+                    item.partial.prepare()
+            except StoreFull as error:
+                # Nothing of this download stays: there is no room for it, and what was there before is of use.
+                for created in new:
+                    created.partial.discard()
+                raise self._full(error, needs) from error
+            reservation.used(item.partial.allocated_bytes() - before)
+            self._begin(item)
+
+    def _begin(self, item: Item) -> None:
+        """Puts an item that is prepared into the plan."""
+        if item.partial.pieces > 1:
+            self._follow(item)
+        self._meter.received(item.partial.finished_bytes(), fetched=False)
+        self._plan.add(item.key, item.partial.missing(), item.partial.pieces)
+
+    def _follow(self, item: Item) -> None:
+        item.follower = Follower(
+            item.partial,
+            git=item.file.git_oid is not None,
+            cancel=self._cancel,
+            verified=self._meter.verified,
+            bad=lambda index: self._piece_was_bad(item, index),
+            done=lambda digests: self._judge(item, digests),
+            failed=self._chores.put,
+        )
+
+    # While it runs
+
+    def _run_workers(self, stack: contextlib.ExitStack) -> None:
+        stack.callback(self._rest)
+        stack.enter_context(self._cancel.on_cancel(lambda: self._chores.put(Cancelled("the download was cancelled"))))
+        threads = [
+            threading.Thread(target=self._work, name=f"fetch-{number}", daemon=True)
+            for number in range(self._shared.workers)
+        ]
+        stack.callback(_join, threads)
+        stack.callback(self._cancel.cancel)  # callbacks run last in, first out: cancel, join, rest
+        for thread in threads:
+            thread.start()
+        for item in self._items:
+            if item.claimed and item.follower is not None and item.partial.finished_bytes():
+                item.partial.open()
+                self._shared.hashes.wake(item.follower)
+        try:
+            while self._open:
+                self._do(self._next_chores(), stack)
+        except StoreFull as error:
+            left = [item for item in self._items if item.claimed]
+            needs = sum(item.file.size - item.partial.finished_bytes() for item in left)
+            self._cancel.cancel()
+            _join(threads)
+            self._rest()
+            for item in left:
+                item.partial.discard()
+            raise self._full(error, needs) from error
+
+    def _next_chores(self) -> list[_Chore]:
+        """Everything that there is to do now; blocks for the first. Raises what a thread failed with."""
+        chores = [self._chores.get()]
+        with contextlib.suppress(queue.Empty):
+            while True:
+                chores.append(self._chores.get_nowait())
+        for chore in chores:
+            if isinstance(chore, BaseException):
+                raise chore
+        return chores
+
+    def _do(self, chores: list[_Chore], stack: contextlib.ExitStack) -> None:
+        commits = {chore.item.key: chore for chore in chores if isinstance(chore, _Commit)}
+        flushes = {chore.item.key: chore.item for chore in chores if isinstance(chore, _Flush)}
+        for key, item in flushes.items():
+            if key not in commits:  # committing syncs the file anyway
+                with io_errors("sync", item.partial.data):
+                    item.partial.flush()
+        self._commit(list(commits.values()))
+        for chore in chores:
+            if isinstance(chore, _Reconsider) and not self._is_here(chore.item) and self._claim(chore.item):
+                self._prepare([chore.item], stack)
+                if chore.item.follower is not None:
+                    chore.item.partial.open()
+                    self._shared.hashes.wake(chore.item.follower)
+
+    def _commit(self, commits: list[_Commit]) -> None:
+        blobs = []
+        for commit in commits:
+            partial = commit.item.partial
+            partial.close()
+            self._hold.blobs.add(commit.sha256)
+            blobs.append(
+                NewBlob(
+                    path=partial.data,
+                    sha256=commit.sha256,
+                    size=partial.size,
+                    piece_bytes=partial.piece_bytes,
+                    piece_digests=partial.piece_digests(),
+                    aliases=commit.item.aliases,
+                )
+            )
+        if blobs:
+            self._store.commit_blobs(blobs)
+        for commit in commits:
+            commit.item.partial.discard()
+            for number, path in enumerate(commit.item.paths):
+                if number:  # the same content at a second path: it came with the first
+                    self._meter.received(commit.item.file.size, fetched=False)
+                    self._meter.verified(commit.item.file.size)
+                self._done(path, commit.sha256)
+            self._close(commit.item)
+
+    def _work(self) -> None:
+        """A worker thread."""
+        items = {item.key: item for item in self._items}
+        try:
+            while (work := self._plan.next(self._cancel)) is not None:
+                self._meter.working(+1)
+                try:
+                    self._fetch(items[work.key], work)
+                finally:
+                    self._meter.working(-1)
+        except Cancelled:
+            return
+        except Exception as error:  # noqa: BLE001 -- raised by the thread that called run()
+            self._chores.put(error)
+
+    def _fetch(self, item: Item, work: Work) -> None:
+        """Fetches the pieces of `work`, trying until it works. Raises what cannot be waited out."""
+        partial = item.partial
+        with io_errors("open", partial.data):
+            partial.open()
+        single = partial.pieces == 1
+        sink = PieceSink(
+            partial,
+            work.first,
+            work.last,
+            self._shared.buffers,
+            received=self._meter.received,
+            finished=lambda index: self._piece_is_here(item),
+            digest=FileDigest(partial.size, git=item.file.git_oid is not None) if single else None,
+        )
+        failures = 0
+        while True:
+            before = sink.position
+            try:
+                try:
+                    self._route(item.file, work.first, failures).read(item.file, sink, self._cancel)
+                finally:
+                    sink.release()
+                break
+            except RangesIgnored:
+                self._plan.stream(item.key)
+                self._plan.put_back(work)
+                return
+            except SourceError as error:
+                if not error.retryable:
+                    raise
+                failures = 0 if sink.position > before else failures
+                self._wait(error, failures)
+                failures += 1
+        self._plan.finished(work)
+        if sink.digest is not None:
+            self._meter.verified(partial.size)
+            self._judge(item, sink.digest.result())
+
+    def _wait(self, error: SourceError, failures: int) -> None:
+        """Waits until the next try, and says so."""
+        shared = self._shared
+        seconds = backoff.delay(error.retry_after, failures, shared.backoff_base, shared.backoff_cap, shared.rng)
+        me = threading.get_ident()
+        self._meter.waits(me, Waiting(error.reason, error.message, shared.clock.unix() + seconds))
+        try:
+            shared.clock.wait(seconds, self._cancel)
+        finally:
+            self._meter.waits(me, None)
+
+    def _piece_is_here(self, item: Item) -> None:
+        if item.follower is not None:
+            self._shared.hashes.wake(item.follower)
+            self._chores.put(_Flush(item))
+
+    def _piece_was_bad(self, item: Item, index: int) -> None:
+        """The disk does not have what the journal says."""
+        piece = item.partial.piece(index)
+        self._meter.received(piece.start - piece.end)
+        self._plan.add(item.key, [index], item.partial.pieces)
+
+    def _judge(self, item: Item, digests: Digests) -> None:
+        """A file is complete: is it the right one?"""
+        wrong = self._mismatch(item, digests)
+        if wrong is None:
+            self._chores.put(_Commit(item, digests.sha256))
+            return
+        self._source.forget(item.file)
+        if item.fetched_again:
+            item.partial.discard()
+            self._chores.put(wrong)
+            return
+        # Which piece is bad cannot be told from the origin alone. Once more from the start: it may have been on the way.
+        item.fetched_again = True
+        self._meter.received(-item.file.size)
+        self._meter.verified(-item.file.size)
+        item.partial.reset()
+        if item.follower is not None:
+            self._follow(item)
+        self._plan.add(item.key, range(item.partial.pieces), item.partial.pieces)
+
+    def _mismatch(self, item: Item, digests: Digests) -> IntegrityError | None:
+        file = item.file
+        for kind, expected, actual in (
+            ("sha256", file.sha256, digests.sha256),
+            ("git blob id", file.git_oid, digests.git_oid),
+        ):
+            if expected is not None and expected != actual:
+                return IntegrityError(file.path, kind=kind, expected=expected, actual=str(actual))
+        return None
+
+    # Afterwards
+
+    def _done(self, path: str, sha256: str) -> None:
+        self._results[path] = sha256
+        self._meter.done()
+
+    def _close(self, item: Item) -> None:
+        self._open.discard(item.key)
+        self._plan.close(item.key)
+        if item.claimed:
+            item.claimed = False
+            self._shared.flights.release(item.key)
+
+    def _rest(self) -> None:
+        """Waits until no thread of the hash pool works for this download."""
+        for item in self._items:
+            if item.follower is not None:
+                self._shared.hashes.rest(item.follower)
+
+    def _release(self) -> None:
+        """Closes files and lets other downloads have what was not finished."""
+        for item in self._items:
+            item.partial.close()
+            if item.claimed:
+                item.claimed = False
+                self._shared.flights.release(item.key)
+
+    def _full(self, error: StoreFull, needs: int) -> InsufficientStorage:
+        return InsufficientStorage(str(error), needs=needs, free=self._shared.space.usable())
+
+
+def _join(threads: Iterable[threading.Thread]) -> None:
+    for thread in threads:
+        thread.join()

@@ -1,0 +1,149 @@
+"""The transfer engine of one agent: what all downloads share, and the one call that fetches a model."""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from agent.store.store import Hold, Store
+from agent.transfer.budget import OriginBudget
+from agent.transfer.cancel import CancelToken
+from agent.transfer.clock import Clock, SystemClock
+from agent.transfer.connections import ConnectionPool
+from agent.transfer.directory import LocatedSource
+from agent.transfer.download import Download, Shared
+from agent.transfer.flights import Flights
+from agent.transfer.hashing import HashPool
+from agent.transfer.journal import boot_id
+from agent.transfer.limiter import TokenBucket
+from agent.transfer.origin import OriginSource, Web
+from agent.transfer.pace import PaceBoard
+from agent.transfer.pieces import PIECE_BYTES
+from agent.transfer.places import Places
+from agent.transfer.progress import Meter, Progress
+from agent.transfer.sink import BufferPool
+from agent.transfer.source import PieceSource, Router
+from agent.transfer.space import SpaceLedger, free_bytes
+from modelcache.manifest import Manifest, ManifestFile
+from modelcache.sources.base import Location
+
+
+@dataclass(frozen=True)
+class TransferSettings:
+    """What can be set. The defaults are for a node with a fast disk and an origin that is shared with others."""
+
+    connections: int = 4
+    """Requests under way at one origin, over all downloads of this node; also the worker threads of one download."""
+    bandwidth: float | None = None
+    """Bytes per second from origins, over all downloads of this node; None = unlimited."""
+    reserve_bytes: int = 1024**3
+    """What is always kept free on the file system of the cache root."""
+    piece_bytes: int = PIECE_BYTES
+    buffer_bytes: int = 1024**2
+    """One buffer for each connection with bytes flowing. 1 MiB: larger ones bring nothing and fall out of the CPU's cache."""
+    hash_threads: int = 2
+    """Files that are hashed at the same time. One thread of sha256 follows 1.4 to 1.8 GB/s."""
+    connect_seconds: float = 10.0
+    stall_seconds: float = 30.0
+    """A connection from which nothing came for so long is replaced."""
+    backoff_base: float = 1.0
+    backoff_cap: float = 60.0
+    """Seconds: the first wait is up to `base`, then up to twice as long each time, never longer than `cap`."""
+
+
+Overlay = Callable[[PieceSource], Router]
+"""Given the origin of a model, says for each piece who is asked for it. The seam for peers."""
+
+
+class Downloader:
+    """Create one for each agent, and close it. `fetch` may be called from many threads at once, once for each model."""
+
+    def __init__(
+        self,
+        store: Store,
+        settings: TransferSettings = TransferSettings(),
+        *,
+        environ: Mapping[str, str] = os.environ,
+        clock: Clock = SystemClock(),  # noqa: B008 -- stateless
+        rng: random.Random | None = None,
+    ) -> None:
+        rng = rng or random.Random()  # noqa: S311 -- jitter
+        self._settings = settings
+        self._clock = clock
+        self._hashes = HashPool(settings.hash_threads)
+        self._connections = ConnectionPool(
+            environ, clock, idle_limit=settings.connections, connect_seconds=settings.connect_seconds
+        )
+        boards: dict[str, PaceBoard] = {}
+        lock = threading.Lock()
+
+        def pace(origin: str) -> PaceBoard:
+            with lock:
+                return boards.setdefault(origin, PaceBoard(clock))
+
+        self._web = Web(
+            connections=self._connections,
+            budget=OriginBudget(settings.connections, clock, rng, settings.backoff_base, settings.backoff_cap),
+            limiter=TokenBucket(settings.bandwidth, clock),
+            pace=pace,
+            clock=clock,
+            stall_seconds=settings.stall_seconds,
+        )
+        self._shared = Shared(
+            store=store,
+            hashes=self._hashes,
+            buffers=BufferPool(settings.buffer_bytes),
+            space=SpaceLedger(lambda: free_bytes(store.paths.root), settings.reserve_bytes),
+            flights=Flights(),
+            clock=clock,
+            rng=rng,
+            boot=boot_id(),
+            piece_bytes=settings.piece_bytes,
+            workers=settings.connections,
+            backoff_base=settings.backoff_base,
+            backoff_cap=settings.backoff_cap,
+        )
+
+    def fetch(
+        self,
+        manifest: Manifest,
+        locate: Callable[[ManifestFile], Location],
+        *,
+        hold: Hold,
+        progress: Callable[[Progress], None] | None = None,
+        cancel: CancelToken | None = None,
+        overlay: Overlay | None = None,
+    ) -> Mapping[str, str]:
+        """Makes all files of a checked manifest blobs of the store; returns their sha256 by path. Blocks.
+
+        What is here already is not fetched: blobs, and the finished pieces of an earlier call, also one that was killed.
+        `hold` keeps what arrives from garbage collection; publish before you leave it. `progress` is called from
+        several threads, one at a time, and must not block.
+
+        Raises IntegrityError, InsufficientStorage (before the first byte, and with nothing left behind), Cancelled; those
+        SourceErrors that are not retryable; and StoreError when the disk fails. Waits out everything else.
+        """
+        meter = Meter(manifest.size, len(manifest.files), self._clock, progress)
+        places = Places(locate, self._clock)
+        source = LocatedSource(places, OriginSource(self._web, places))
+        route = overlay(source) if overlay is not None else lambda file, index, failures: source
+        with (cancel or CancelToken()).child() as token:
+            return Download(self._shared, manifest, source, route, meter, hold, token).run()
+
+    def close(self) -> None:
+        """Closes connections and ends the hash threads. Cancel all fetches first."""
+        self._connections.close()
+        self._hashes.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,44 @@
+"""How a download can end without its files.
+
+    TransferError
+    ├── Cancelled              the caller asked for it; partials stay for the next time
+    ├── InsufficientStorage    the files do not fit: `needs` and `free` in bytes
+    └── IntegrityError         what arrived is not what the manifest says: `path`, `kind`, `expected`, `actual`
+
+and, from where the bytes come from, the tree of `modelcache.sources.errors`: only errors that are not retryable leave a
+download (`Unauthorized`, `NotFound`, `SourceChanged`, ...). Retryable ones are waited out, for ever; the reason and the time
+of the next try are in the progress.
+"""
+
+from __future__ import annotations
+
+
+class TransferError(Exception):
+    """Base of what this package raises itself."""
+
+
+class Cancelled(TransferError):
+    """The cancel token of the download was set."""
+
+
+class InsufficientStorage(TransferError):
+    """The files do not fit on the disk. `needs` and `free` are bytes; `free` is what this download may use."""
+
+    def __init__(self, message: str, *, needs: int, free: int) -> None:
+        super().__init__(message)
+        self.needs = needs
+        self.free = free
+
+
+class IntegrityError(TransferError):
+    """The content of a file has another digest than the manifest says. `kind` is `sha256` or `git blob id`."""
+
+    def __init__(self, path: str, *, kind: str, expected: str, actual: str) -> None:
+        super().__init__(
+            f"{path}: the {kind} of what the source sent is {actual}, the manifest says {expected}; fetched twice with "
+            "the same result, so the source is damaged or was changed: check it there, or pin another revision"
+        )
+        self.path = path
+        self.kind = kind
+        self.expected = expected
+        self.actual = actual

@@ -1,0 +1,111 @@
+"""What is left to do in one download, and who does what next. No I/O, no clock: a small state machine under one lock.
+
+Files are worked on one after the other, the largest first, and the pieces of a file in ascending order: that keeps the
+finished prefix close behind the arriving bytes (see `agent.transfer.hashing`), and leaves the small files, which spread
+well, for the end. When the workers outrun the pieces of one file, they go on with the next.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Sequence
+from heapq import heapify, heappop, heappush
+from typing import NamedTuple
+
+from agent.transfer.cancel import CancelToken
+
+
+class Work(NamedTuple):
+    """Pieces `first` to `last` (exclusive) of the file `key`."""
+
+    key: str
+    first: int
+    last: int
+
+
+class _File:
+    def __init__(self, order: int) -> None:
+        self.order = order
+        self.todo: list[int] = []
+        self.pieces = 0
+        self.streaming = False
+        self.under_way = 0
+
+
+class Plan:
+    """Files by key, in the order in which they are to be worked on."""
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        self._condition = threading.Condition()
+        self._files = {key: _File(order) for order, key in enumerate(keys)}
+        self._order = list(keys)
+        self._ready: list[int] = []
+        """Order numbers of files that may have something to do; a heap."""
+        self._open = set(keys)
+
+    def add(self, key: str, missing: Iterable[int], pieces: int) -> None:
+        """The `missing` pieces of a file of `pieces` pieces are to be fetched."""
+        with self._condition:
+            file = self._files[key]
+            file.pieces = pieces
+            file.todo = sorted(set(missing) | set(file.todo))
+            heapify(file.todo)
+            heappush(self._ready, file.order)
+            self._condition.notify_all()
+
+    def stream(self, key: str) -> None:
+        """Only the whole file can be had: from now on it is given out as one piece of work."""
+        with self._condition:
+            self._files[key].streaming = True
+
+    def next(self, cancel: CancelToken) -> Work | None:
+        """Something to do; blocks until there is something. None when all files are closed. Raises Cancelled."""
+        with cancel.on_cancel(self._wake), self._condition:
+            while True:
+                cancel.check()
+                if not self._open:
+                    return None
+                work = self._take()
+                if work is not None:
+                    return work
+                self._condition.wait()
+
+    def put_back(self, work: Work) -> None:
+        """What was given out was not done."""
+        with self._condition:
+            self._files[work.key].under_way -= 1
+        self.add(work.key, range(work.first, work.last), self._files[work.key].pieces)
+
+    def finished(self, work: Work) -> None:
+        """What was given out is done."""
+        with self._condition:
+            file = self._files[work.key]
+            file.under_way -= 1
+            if file.todo:
+                heappush(self._ready, file.order)
+                self._condition.notify_all()
+
+    def close(self, key: str) -> None:
+        """Nothing is left to do for a file."""
+        with self._condition:
+            self._open.discard(key)
+            self._condition.notify_all()
+
+    def _take(self) -> Work | None:
+        while self._ready:
+            key = self._order[self._ready[0]]
+            file = self._files[key]
+            if not file.todo or (file.streaming and file.under_way):
+                heappop(self._ready)  # comes back with `add` or `finished`
+                continue
+            file.under_way += 1
+            if file.streaming:
+                file.todo.clear()
+                return Work(key, 0, file.pieces)
+            first = heappop(file.todo)
+            return Work(key, first, first + 1)
+        return None
+
+    def _wake(self) -> None:
+        with self._condition:
+            self._condition.notify_all()

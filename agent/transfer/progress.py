@@ -1,0 +1,104 @@
+"""What a download tells while it runs: counters and what it waits for. Rates and ETAs are computed by whoever shows them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import NamedTuple
+
+from agent.transfer.clock import Clock
+
+INTERVAL_SECONDS = 0.25
+"""The callback is not called more often than this while bytes flow."""
+
+
+class Waiting(NamedTuple):
+    """Nothing is being read: why, and when it goes on. `reason` is that of the SourceError; `until` is in Unix seconds."""
+
+    reason: str
+    message: str
+    until: float
+
+
+class Progress(NamedTuple):
+    """Bytes and files of one model. All but `fetched_bytes` count what was there before the download as well.
+
+    `received_bytes` are on this node (also pieces of an earlier run and blobs of other models), `verified_bytes` were read
+    for their digest, `fetched_bytes` came from a source during this call (more than the model when something was fetched
+    twice). `received_bytes` may go down when pieces turn out to be bad.
+    """
+
+    total_bytes: int
+    received_bytes: int
+    verified_bytes: int
+    fetched_bytes: int
+    total_files: int
+    done_files: int
+    waiting: Waiting | None
+
+
+class Meter:
+    """Collects the progress of one download from its threads, and tells about it."""
+
+    def __init__(
+        self, total_bytes: int, total_files: int, clock: Clock, callback: Callable[[Progress], None] | None
+    ) -> None:
+        self._clock = clock
+        self._callback = callback
+        self._lock = threading.Lock()
+        self._now = Progress(total_bytes, 0, 0, 0, total_files, 0, None)
+        self._told_at = clock.monotonic()
+        self._busy = 0
+        self._waits: dict[object, Waiting] = {}
+
+    def received(self, count: int, *, fetched: bool = True) -> None:
+        """Bytes arrived; negative: bytes were thrown away."""
+        with self._lock:
+            now = self._now
+            more = count if fetched and count > 0 else 0
+            self._now = now._replace(received_bytes=now.received_bytes + count, fetched_bytes=now.fetched_bytes + more)
+            self._tell(now=False)
+
+    def verified(self, count: int) -> None:
+        """Bytes were read for their digest; negative: they have to be read again."""
+        with self._lock:
+            self._now = self._now._replace(verified_bytes=self._now.verified_bytes + count)
+            self._tell(now=False)
+
+    def done(self) -> None:
+        """A file is a verified blob."""
+        with self._lock:
+            self._now = self._now._replace(done_files=self._now.done_files + 1)
+            self._tell(now=self._now.done_files == self._now.total_files)
+
+    def working(self, change: int) -> None:
+        """A worker began (+1) or ended (-1) work on a piece."""
+        with self._lock:
+            self._busy += change
+
+    def waits(self, worker: object, waiting: Waiting | None) -> None:
+        """A worker waits for the time of its next try, or does not any more."""
+        with self._lock:
+            if waiting is None:
+                self._waits.pop(worker, None)
+            else:
+                self._waits[worker] = waiting
+            # As long as one worker gets bytes, the download is not waiting.
+            stuck = bool(self._waits) and len(self._waits) >= self._busy
+            before = self._now.waiting
+            self._now = self._now._replace(
+                waiting=min(self._waits.values(), key=lambda wait: wait.until) if stuck else None
+            )
+            if self._now.waiting != before:
+                self._tell(now=True)
+
+    def progress(self) -> Progress:
+        """How things are."""
+        with self._lock:
+            return self._now
+
+    def _tell(self, *, now: bool) -> None:
+        moment = self._clock.monotonic()
+        if self._callback is not None and (now or moment - self._told_at >= INTERVAL_SECONDS):
+            self._told_at = moment
+            self._callback(self._now)

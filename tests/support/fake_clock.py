@@ -28,6 +28,7 @@ class FakeClock:
         self._now = 1000.0
         self._timers: list[_Timer] = []
         self._order = 0
+        self._set = asyncio.Event()
 
     def now(self) -> float:
         return self._now
@@ -36,6 +37,7 @@ class FakeClock:
         self._order += 1
         timer = _Timer(self._now + seconds, self._order, callback)
         heapq.heappush(self._timers, timer)
+        self._set.set()
         return timer
 
     async def sleep(self, seconds: float) -> None:
@@ -47,6 +49,13 @@ class FakeClock:
     def pending(self) -> list[float]:
         """Seconds until each timer that is still to come, soonest first."""
         return sorted(timer.due - self._now for timer in self._timers if not timer.cancelled)
+
+    async def until_waiting(self) -> None:
+        """Return when something waits for this clock: whoever uses it has done all that can be done at this moment."""
+        async with asyncio.timeout(60):
+            while not self.pending:
+                self._set.clear()
+                await self._set.wait()
 
     def advance(self, seconds: float) -> None:
         """Let time pass and call what became due."""

@@ -14,6 +14,7 @@ from modelcache.kube.backoff import Backoff
 from modelcache.kube.client import KubeClient
 from modelcache.kube.informer import Informer
 from modelcache.kube.resources import CONFIG_MAPS, ObjectKey
+from tests.support.fake_clock import FakeClock
 from tests.support.faulty_api import FaultyApi
 
 
@@ -115,3 +116,8 @@ def synced() -> Synced:
             await recorder.informer.wait_synced()
 
     return wait
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()

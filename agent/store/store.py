@@ -16,20 +16,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from agent.store import checking, hubtree, layout, recovery
-from agent.store.checking import Problem, ProblemKind
+from agent.store import checking, hubtree, layout, mending, recovery
+from agent.store.checking import Problem
 from agent.store.durable import (
     fsync_directory,
     link_tree,
     make_directories,
-    place_link,
     remove_empty_parents,
     remove_tree,
     replace_symlink,
     write_file,
 )
 from agent.store.errors import (
-    BlobMissing,
     IncompleteManifest,
     IndexFailed,
     NotPublished,
@@ -37,13 +35,11 @@ from agent.store.errors import (
     io_errors,
 )
 from agent.store.garbage import Existing, Garbage, Keep, garbage
-from agent.store.index import BlobRow, FileRow, Index, PublishedSnapshot
+from agent.store.index import BlobRow, Index, PublishedSnapshot
+from agent.store.mending import PIECE_BYTES
 from agent.store.records import HubClaim, Publication
 from modelcache.manifest import Manifest, ManifestError
 from modelcache.paths import CachePaths
-
-PIECE_BYTES = 16 * 1024 * 1024
-"""Size of the ranges whose digests are kept with a blob; the same 16 MiB that agents exchange (design, section 5)."""
 
 
 class NewBlob(NamedTuple):
@@ -179,7 +175,7 @@ class Store:
         with self._tree:
             for blob in new:
                 with io_errors("make a blob of", blob.path):
-                    if self._is_usable(blob.sha256):
+                    if mending.is_usable(self.paths, self._index, blob.sha256):
                         # Kept: published files are links to it, and two inodes of one content would be wasted space.
                         blob.path.unlink()
                         rows.pop(blob.sha256, None)
@@ -270,7 +266,7 @@ class Store:
                 return self._reclaim(existing, hub)
             if os.path.lexists(target):
                 raise PublishConflict(f"{target} exists and was not made by this agent; move it away")
-            verified_at = min(self._usable_blob(str(file.sha256)) for file in manifest.files)
+            verified_at = min(mending.usable_blob(self.paths, self._index, str(file.sha256)) for file in manifest.files)
             # In this order, so that recovery finds manifest and record for every directory that became visible.
             self.save_manifest(manifest)
             record = Publication(
@@ -289,7 +285,7 @@ class Store:
             staged.rename(target)
             # Crash after the node is labelled: the directory has to be there.
             fsync_directory(target.parent)
-            files = [_file_row(target, file.path, str(file.sha256)) for file in manifest.files]
+            files = [mending.file_row(target, file.path, str(file.sha256)) for file in manifest.files]
             self._index.add_snapshot(record, manifest.source, files, verified_at)
             self._refresh_hub()
         return self._required(namespace, name, manifest.snapshot)
@@ -352,15 +348,7 @@ class Store:
 
         Raises NotPublished.
         """
-        row = self._required(namespace, name, snapshot)
-        files = self._index.files(namespace, name, snapshot)
-        target = self.paths.snapshot(namespace, name, snapshot)
-        found = [problem for file in files if (problem := checking.compare(target / file.path, file))]
-        found += checking.unexpected(target, (file.path for file in files))
-        if row.hub is not None:
-            view = self._hub_directory(row.namespace, row.hub)
-            found += [problem for file in files if (problem := checking.compare_copy(view / file.path, file))]
-        return found
+        return mending.quick_check(self.paths, self._index, self._required(namespace, name, snapshot))
 
     def deep_check(
         self, namespace: str, name: str, snapshot: str, paid: Callable[[int], None] = lambda count: None
@@ -369,49 +357,19 @@ class Store:
 
         `paid` is called with the bytes of each read: let it wait for a bandwidth limit, or raise to stop. Files whose
         content is right although they were touched are taken as they are; a lost blob of right content is linked back.
-        When everything is right, `verified_at` is set. Raises NotPublished.
+        When everything is right, `verified_at` is set. Raises NotPublished, StoreIOError.
         """
         row = self._required(namespace, name, snapshot)
-        target = self.paths.snapshot(namespace, name, snapshot)
-        files = self._index.files(namespace, name, snapshot)
-        problems = checking.unexpected(target, (file.path for file in files))
-        for file in files:
-            places = [target / file.path, self.paths.blob(file.sha256)]
-            if row.hub is not None:
-                places.append(self._hub_directory(namespace, row.hub) / file.path)
-            problems += self._check_places(row, file, places, paid)
-        if not problems:
-            self._index.set_verified(namespace, name, snapshot, self._clock())
-        return problems
+        return mending.deep_check(self.paths, self._index, row, self._tree, self._clock, paid)
 
     def restore(self, namespace: str, name: str, snapshot: str) -> list[Path]:
         """Puts a link to its blob in place of every published file that is not one, and removes what does not belong.
 
-        Readers that have the old file open keep it. Returns what was changed. Raises NotPublished; BlobMissing when
-        content has to be fetched first.
+        Readers that have the old file open keep it. Returns what was changed. Raises NotPublished, StoreIOError;
+        BlobMissing when content has to be fetched first.
         """
-        target = self.paths.snapshot(namespace, name, snapshot)
-        changed: list[Path] = []
-        with self._tree, io_errors("restore", target):
-            self._required(namespace, name, snapshot)
-            files = self._index.files(namespace, name, snapshot)
-            for problem in checking.unexpected(target, (file.path for file in files)):
-                problem.path.unlink(missing_ok=True)
-                changed.append(problem.path)
-            for file in files:
-                self._usable_blob(file.sha256)
-                place = target / file.path
-                if checking.compare(place, file) is None and not self._differs(place, file.sha256):
-                    continue
-                make_directories(place.parent, self.paths.models, layout.PUBLIC)
-                if place.is_dir() and not place.is_symlink():
-                    remove_tree(place)
-                place_link(self.paths.blob(file.sha256), place, self.paths.staging)
-                # Crash after the label is back: the good file has to be what is found.
-                fsync_directory(place.parent)
-                self._index.update_file(namespace, name, snapshot, _file_row(target, file.path, file.sha256))
-                changed.append(place)
-            self._index.mark_hub_dirty(namespace, name, snapshot)
+        with self._tree, io_errors("restore", self.paths.snapshot(namespace, name, snapshot)):
+            changed = mending.restore(self.paths, self._index, self._required(namespace, name, snapshot))
             self._refresh_hub()
         return changed
 
@@ -440,30 +398,6 @@ class Store:
         self._refresh_hub()
         return existing._replace(hub=hub)
 
-    def _usable_blob(self, sha256: str) -> float:
-        """When the blob was verified. Raises BlobMissing when it is not here, not verified, or changed since."""
-        row = self._index.blob(sha256)
-        if row is None or row.verified_at is None:
-            raise BlobMissing(f"the content {sha256} is not in the store, or was not verified; download it first")
-        if checking.compare(self.paths.blob(sha256), FileRow("", *row[:4])):
-            # Not deleted: reading it decides (verify_blob), and published files may share the inode.
-            self._index.add_blobs([row._replace(verified_at=None)])
-            raise BlobMissing(f"the blob {sha256} was changed by somebody else since it was verified; check it again")
-        return row.verified_at
-
-    def _is_usable(self, sha256: str) -> bool:
-        row = self._index.blob(sha256)
-        if row is None or row.verified_at is None:
-            return False
-        return checking.compare(self.paths.blob(sha256), FileRow("", *row[:4])) is None
-
-    def _differs(self, place: Path, sha256: str) -> bool:
-        """Whether a published file is another inode than its blob."""
-        return place.lstat().st_ino != self.paths.blob(sha256).lstat().st_ino
-
-    def _hub_directory(self, namespace: str, hub: HubClaim) -> Path:
-        return self.paths.hub_repo(namespace, hub.repo_id) / "snapshots" / hub.commit
-
     def _refresh_hub(self) -> None:
         for namespace, repo in self._index.hub_dirty():
             hubtree.refresh(self.paths, self._index, namespace, repo)
@@ -485,44 +419,6 @@ class Store:
             remove_empty_parents(record.parent, self.paths.records)
         remove_tree(staged)
 
-    def _check_places(
-        self, row: PublishedSnapshot, file: FileRow, places: list[Path], paid: Callable[[int], None]
-    ) -> list[Problem]:
-        """Reads the inodes behind one file's places. `places` starts with the published file and the blob."""
-        known = self._index.pieces(file.sha256)
-        piece_bytes = known[0] if known else PIECE_BYTES
-        verdicts: dict[int, Problem | None] = {}
-        problems: list[Problem] = []
-        for place in places:
-            try:
-                inode = place.lstat().st_ino
-                if inode not in verdicts:
-                    content = checking.digest_file(place, piece_bytes, paid)
-                    verdicts[inode] = checking.judge(place, file, content, known[1] if known else None)
-            except FileNotFoundError:
-                problems.append(Problem(place, ProblemKind.MISSING, "the file is gone", file.sha256))
-                continue
-            except OSError as error:
-                detail = error.strerror or str(error)
-                problems.append(Problem(place, ProblemKind.UNREADABLE, detail, file.sha256))
-                continue
-            verdict = verdicts[inode]
-            if verdict is not None:
-                problems.append(verdict._replace(path=place))
-        blob = places[1]
-        if [problem.path for problem in problems] == [blob] and problems[0].kind is ProblemKind.MISSING:
-            with self._tree, io_errors("link", blob):
-                os.link(places[0], blob, follow_symlinks=False)
-                fsync_directory(blob.parent)  # Crash after the row is written: the name has to be there.
-            problems = []
-        if not problems:
-            found = _file_row(self.paths.snapshot(*row.key), file.path, file.sha256)
-            if found != file:
-                self._index.update_file(*row.key, found)
-            kept = blob.lstat()
-            self._index.add_blobs([BlobRow(file.sha256, kept.st_size, kept.st_mtime_ns, kept.st_ino, self._clock())])
-        return problems
-
 
 def _open_index(paths: CachePaths) -> tuple[Index, str | None]:
     """The index, and why it is a new one (None when it is not)."""
@@ -536,11 +432,6 @@ def _open_index(paths: CachePaths) -> tuple[Index, str | None]:
             if part.exists():
                 part.rename(paths.index.with_name(f"{paths.index.name}.damaged{suffix}"))
         return Index.open(paths.index), str(error)
-
-
-def _file_row(target: Path, path: str, sha256: str) -> FileRow:
-    found = (target / path).lstat()
-    return FileRow(path, sha256, found.st_size, found.st_mtime_ns, found.st_ino)
 
 
 def _blocks(directory: Path) -> int:

@@ -24,7 +24,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from agent.transfer.cancel import CancelToken
 from agent.transfer.clock import Clock
 from modelcache.sources.errors import InvalidURI, Unsupported
 
@@ -140,15 +139,17 @@ class Connection:
         self.reused = False
         self.idle_since = 0.0
 
-    def connect(self, stall_seconds: float, cancel: CancelToken) -> None:
+    def connect(self, stall_seconds: float) -> None:
         """Opens the connection when it is not open. Raises OSError."""
         if self._sock is None:
-            self._raw.connect()
+            try:
+                self._raw.connect()
+            except TimeoutError as error:
+                raise ConnectionError(f"no connection within {self._raw.timeout:g} s") from error
             # Kept here as well: http.client gives its own reference away with an answer that closes the connection.
             self._sock = self._raw.sock
         # From here on the time limit is for a read that gets nothing, not for connecting.
         self._sock.settimeout(stall_seconds)
-        cancel.check()
 
     def get(self, target: str, headers: Mapping[str, str]) -> http.client.HTTPResponse:
         """Sends a GET and reads the head of the answer. Raises OSError and http.client.HTTPException."""

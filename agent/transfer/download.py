@@ -109,6 +109,7 @@ class Download:
         self._hold = hold
         self._cancel = cancel
         self._results: dict[str, str] = {}
+        self._followers: list[Follower] = []
         self._chores: queue.SimpleQueue[_Chore] = queue.SimpleQueue()
         self._items = self._itemize()
         self._plan = Plan([item.key for item in self._items])
@@ -208,7 +209,7 @@ class Download:
         self._plan.add(item.key, item.partial.missing(), item.partial.pieces)
 
     def _follow(self, item: Item) -> None:
-        item.follower = Follower(
+        item.follower = follower = Follower(
             item.partial,
             git=item.file.git_oid is not None,
             cancel=self._cancel,
@@ -217,6 +218,7 @@ class Download:
             done=lambda digests: self._judge(item, digests),
             failed=self._chores.put,
         )
+        self._followers.append(follower)
 
     # While it runs
 
@@ -392,7 +394,8 @@ class Download:
         item.fetched_again = True
         self._meter.received(-item.file.size)
         self._meter.verified(-item.file.size)
-        item.partial.reset()
+        with io_errors("write", item.partial.data):
+            item.partial.reset()
         if item.follower is not None:
             self._follow(item)
         self._plan.add(item.key, range(item.partial.pieces), item.partial.pieces)
@@ -422,9 +425,8 @@ class Download:
 
     def _rest(self) -> None:
         """Waits until no thread of the hash pool works for this download."""
-        for item in self._items:
-            if item.follower is not None:
-                self._shared.hashes.rest(item.follower)
+        for follower in self._followers:
+            self._shared.hashes.rest(follower)
 
     def _release(self) -> None:
         """Closes files and lets other downloads have what was not finished."""

@@ -19,6 +19,7 @@ from typing import NamedTuple, Self
 
 import xxhash
 
+from agent.store.errors import StoreIOError, io_errors
 from agent.transfer.cancel import CancelToken
 from agent.transfer.errors import Cancelled
 from agent.transfer.partial import PartialFile
@@ -86,10 +87,6 @@ class Follower:
         self._digest = FileDigest(partial.size, git=git)
         self._next = 0
 
-    def wants(self, index: int) -> bool:
-        """Whether finishing piece `index` gives the follower something to do."""
-        return index == self._next
-
     def advance(self, buffer: memoryview) -> None:
         """Hashes the finished pieces from where it stands. Called by one thread at a time."""
         try:
@@ -115,9 +112,10 @@ class Follower:
         offset = piece.start
         while offset < piece.end:
             self._cancel.check()
-            count = self._partial.read(offset, buffer[: min(len(buffer), piece.end - offset)])
+            with io_errors("read", self._partial.data):
+                count = self._partial.read(offset, buffer[: min(len(buffer), piece.end - offset)])
             if count == 0:
-                raise OSError(f"{self._partial.data} ends at {offset}, it should have {self._partial.size} bytes")
+                raise StoreIOError(f"{self._partial.data} was cut off at byte {offset} by somebody else")
             self._digest.update(buffer[:count])
             if proof is not None:
                 proof.update(buffer[:count])
@@ -130,7 +128,8 @@ class Follower:
             return True
         self._digest = before
         self._verified(piece.start - piece.end)
-        self._partial.retract(index)
+        with io_errors("write the journal of", self._partial.data):
+            self._partial.retract(index)
         self._bad(index)
         return False
 

@@ -10,6 +10,7 @@ same file, and asked for again when the CDN does not accept it any more.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import io
 import re
@@ -120,12 +121,13 @@ class OriginSource:
     def _exchange(self, file: ManifestFile, location: Location, url: str, sink: Sink, cancel: CancelToken) -> None:
         """One request and its answer. Raises _Redirected, _Denied, SourceError, RangesIgnored, Cancelled."""
         origin, target = split_url(url)
-        headers = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": USER_AGENT}
+        headers = {"accept": "*/*", "user-agent": USER_AGENT}
         if origin == split_url(location.url)[0]:
-            headers.update(location.headers)
+            headers.update({name.lower(): value for name, value in location.headers.items()})
+        headers["accept-encoding"] = "identity"
         whole = sink.position == 0 and sink.end == file.size
         if not whole:
-            headers["Range"] = f"bytes={sink.position}-{sink.end - 1}"
+            headers["range"] = f"bytes={sink.position}-{sink.end - 1}"
         where = f"{file.path}: {_shown(url)}"
         with self._web.budget.request(origin.text, cancel):
             connection, response = self._send(origin, target, headers, where, cancel)
@@ -155,7 +157,8 @@ class OriginSource:
         while True:
             connection = self._web.connections.take(origin, fresh=fresh)
             try:
-                connection.connect(self._web.stall_seconds, cancel)
+                connection.connect(self._web.stall_seconds)
+                cancel.check()
                 with cancel.on_cancel(connection.abort):
                     return connection, connection.get(target, headers)
             except (OSError, http.client.HTTPException) as error:
@@ -327,10 +330,11 @@ def _interrupted(where: str, error: Exception, stall_seconds: float) -> Unreacha
 
 def _drain(response: http.client.HTTPResponse) -> None:
     """Reads a short answer to its end, so that the connection can be used again."""
-    if response.length is not None and response.length <= DRAIN_BYTES:
-        response.read()
-    elif response.chunked:
-        response.read(DRAIN_BYTES)
+    with contextlib.suppress(OSError, http.client.HTTPException):  # what matters of the answer was its status
+        if response.length is not None and response.length <= DRAIN_BYTES:
+            response.read()
+        elif response.chunked:
+            response.read(DRAIN_BYTES)
 
 
 def _opaque(etag: str) -> str:

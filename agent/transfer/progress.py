@@ -75,6 +75,7 @@ class Meter:
         """A worker began (+1) or ended (-1) work on a piece."""
         with self._lock:
             self._busy += change
+            self._show_waiting()
 
     def waits(self, worker: object, waiting: Waiting | None) -> None:
         """A worker waits for the time of its next try, or does not any more."""
@@ -83,19 +84,20 @@ class Meter:
                 self._waits.pop(worker, None)
             else:
                 self._waits[worker] = waiting
-            # As long as one worker gets bytes, the download is not waiting.
-            stuck = bool(self._waits) and len(self._waits) >= self._busy
-            before = self._now.waiting
-            self._now = self._now._replace(
-                waiting=min(self._waits.values(), key=lambda wait: wait.until) if stuck else None
-            )
-            if self._now.waiting != before:
-                self._tell(now=True)
+            self._show_waiting()
 
     def progress(self) -> Progress:
         """How things are."""
         with self._lock:
             return self._now
+
+    def _show_waiting(self) -> None:
+        # As long as one worker gets bytes, the download is not waiting.
+        stuck = bool(self._waits) and len(self._waits) >= self._busy
+        waiting = min(self._waits.values(), key=lambda wait: wait.until) if stuck else None
+        if waiting != self._now.waiting:
+            self._now = self._now._replace(waiting=waiting)
+            self._tell(now=True)
 
     def _tell(self, *, now: bool) -> None:
         moment = self._clock.monotonic()

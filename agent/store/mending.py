@@ -1,0 +1,152 @@
+"""Checks published snapshots against the index and their blobs, and puts good files in place of bad ones.
+
+Damage is found in one place (the index says what each file must look like, the manifest what it must contain) and mended
+by one rule: whatever is not a link to a good blob becomes one, by rename, so that a process that has the bad file open
+keeps what it has. Where the blob itself is bad, it has to be dropped and fetched first.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from agent.store import checking
+from agent.store.checking import Problem, ProblemKind
+from agent.store.durable import fsync_directory, make_directories, place_link, remove_tree
+from agent.store.errors import BlobMissing, io_errors
+from agent.store.index import BlobRow, FileRow, Index, PublishedSnapshot
+from modelcache.paths import CachePaths
+
+PIECE_BYTES = 16 * 1024 * 1024
+"""Size of the ranges whose digests are kept with a blob; the same 16 MiB that agents exchange (design, section 5)."""
+
+
+def file_row(target: Path, path: str, sha256: str) -> FileRow:
+    """What the index is to remember about a published file. Raises OSError."""
+    found = (target / path).lstat()
+    return FileRow(path, sha256, found.st_size, found.st_mtime_ns, found.st_ino)
+
+
+def is_usable(paths: CachePaths, index: Index, sha256: str) -> bool:
+    """Whether a blob is here, was verified, and was not touched since."""
+    row = index.blob(sha256)
+    if row is None or row.verified_at is None:
+        return False
+    return checking.compare(paths.blob(sha256), FileRow("", *row[:4])) is None
+
+
+def usable_blob(paths: CachePaths, index: Index, sha256: str) -> float:
+    """When the blob was verified. Raises BlobMissing when it is not here, not verified, or was touched since."""
+    row = index.blob(sha256)
+    if row is None or row.verified_at is None:
+        raise BlobMissing(f"the content {sha256} is not in the store, or was not verified; download it first")
+    if checking.compare(paths.blob(sha256), FileRow("", *row[:4])) is not None:
+        # Not deleted: reading it decides (`verify_blob`), and published files may share the inode.
+        index.add_blobs([row._replace(verified_at=None)])
+        raise BlobMissing(f"the blob {sha256} was touched by somebody else since it was verified; download it again")
+    return row.verified_at
+
+
+def quick_check(paths: CachePaths, index: Index, row: PublishedSnapshot) -> list[Problem]:
+    """See Store.quick_check."""
+    files = index.files(*row.key)
+    target = paths.snapshot(*row.key)
+    found = [problem for file in files if (problem := checking.compare(target / file.path, file))]
+    found += checking.unexpected(target, (file.path for file in files))
+    view = _hub_directory(paths, row)
+    if view is not None:
+        found += [problem for file in files if (problem := checking.compare_copy(view / file.path, file))]
+    return found
+
+
+def deep_check(
+    paths: CachePaths,
+    index: Index,
+    row: PublishedSnapshot,
+    tree: AbstractContextManager[bool],
+    clock: Callable[[], float],
+    paid: Callable[[int], None],
+) -> list[Problem]:
+    """See Store.deep_check. `tree` is held while something is changed, not while files are read."""
+    target = paths.snapshot(*row.key)
+    view = _hub_directory(paths, row)
+    files = index.files(*row.key)
+    problems = checking.unexpected(target, (file.path for file in files))
+    for file in files:
+        published, blob = target / file.path, paths.blob(file.sha256)
+        found = _read(index, file, [published, blob, *([view / file.path] if view is not None else [])], paid)
+        with tree, io_errors("mend", blob):
+            if [(problem.path, problem.kind) for problem in found] == [(blob, ProblemKind.MISSING)]:
+                # Somebody deleted the blob; its content was just read under its other name.
+                os.link(published, blob, follow_symlinks=False)
+                # Crash after the row is written: the name has to be there.
+                fsync_directory(blob.parent)
+                found = []
+            if not found:
+                index.update_file(*row.key, file_row(target, file.path, file.sha256))
+                kept = blob.lstat()
+                index.add_blobs([BlobRow(file.sha256, kept.st_size, kept.st_mtime_ns, kept.st_ino, clock())])
+        problems += found
+    if not problems:
+        index.set_verified(*row.key, clock())
+    return problems
+
+
+def restore(paths: CachePaths, index: Index, row: PublishedSnapshot) -> list[Path]:
+    """See Store.restore. The hub view has to be refreshed afterwards. Raises OSError, BlobMissing."""
+    target = paths.snapshot(*row.key)
+    files = index.files(*row.key)
+    changed: list[Path] = []
+    for problem in checking.unexpected(target, (file.path for file in files)):
+        problem.path.unlink(missing_ok=True)
+        changed.append(problem.path)
+    for file in files:
+        usable_blob(paths, index, file.sha256)
+        place, blob = target / file.path, paths.blob(file.sha256)
+        if checking.compare(place, file) is None and place.lstat().st_ino == blob.lstat().st_ino:
+            continue
+        make_directories(place.parent, paths.models, 0o755)
+        if place.is_dir() and not place.is_symlink():
+            remove_tree(place)
+        place_link(blob, place, paths.staging)
+        # Crash after the label is back: the good file has to be what is found.
+        fsync_directory(place.parent)
+        index.update_file(*row.key, file_row(target, file.path, file.sha256))
+        changed.append(place)
+    index.mark_hub_dirty(*row.key)
+    return changed
+
+
+def _hub_directory(paths: CachePaths, row: PublishedSnapshot) -> Path | None:
+    if row.hub is None:
+        return None
+    return paths.hub_repo(row.namespace, row.hub.repo_id) / "snapshots" / row.hub.commit
+
+
+def _read(index: Index, file: FileRow, places: list[Path], paid: Callable[[int], None]) -> list[Problem]:
+    """Reads the inodes behind the places of one file, each once."""
+    known = index.pieces(file.sha256)
+    piece_bytes, pieces = known if known is not None else (PIECE_BYTES, None)
+    verdicts: dict[int, Problem | None] = {}
+    problems: list[Problem] = []
+    for place in places:
+        try:
+            inode = place.lstat().st_ino
+            if inode not in verdicts:
+                content = checking.digest_file(place, piece_bytes, paid)
+                verdicts[inode] = checking.judge(place, file, content, pieces)
+                if pieces is None and verdicts[inode] is None:
+                    index.set_pieces([(file.sha256, piece_bytes, content.pieces)])
+        except FileNotFoundError:
+            problems.append(Problem(place, ProblemKind.MISSING, "the file is gone", file.sha256))
+            continue
+        except OSError as error:
+            detail = error.strerror or str(error)
+            problems.append(Problem(place, ProblemKind.UNREADABLE, detail, file.sha256))
+            continue
+        verdict = verdicts[inode]
+        if verdict is not None:
+            problems.append(verdict._replace(path=place))
+    return problems

@@ -79,6 +79,10 @@ class FieldSelector:
         return next((wanted for path, wanted, equal in self.terms if path == "metadata.name" and equal), None)
 
 
+EVERY_LABEL = LabelSelector()
+EVERY_FIELD = FieldSelector()
+
+
 def parse_label_selector(text: str) -> LabelSelector:
     """Parse `a=b,c!=d,e in (f,g),h notin (i),j,!k,l>5`.
 

@@ -54,7 +54,7 @@ class Stored:
     version: int
     object: Object
     views: dict[Resource, Object] = field(default_factory=dict)
-    encodings: dict[Resource, bytes] = field(default_factory=dict)
+    encodings: dict[tuple[Resource, bool], bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -208,9 +208,9 @@ class Store:
         self._commit(table, Change(storage, old, new, deleted=False), encoded)
         return new
 
-    def remove(self, storage: str, stored: Stored, last: Object | None = None) -> Stored:
-        """Delete the object; returns its last state, numbered with the deletion. `last` replaces that state if given."""
-        obj = dict(last if last is not None else stored.object)
+    def remove(self, storage: str, stored: Stored) -> Stored:
+        """Delete the object; returns its last state, numbered with the deletion. Raises OSError when the journal fails."""
+        obj = dict(stored.object)
         version = self._version + 1
         obj["metadata"] = obj["metadata"] | {"resourceVersion": str(version)}
         new = Stored(stored.namespace, stored.name, version, obj)

@@ -1,0 +1,61 @@
+"""The server without HTTP: the parts, wired together.
+
+store       objects, versions, history          registry     what is served
+writer      create, update, patch, apply        deleter      delete
+watches     open watches                        controllers  definitions, namespaces, garbage, events' lifetime
+"""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from local.kube.addresses import ServiceAddresses
+from local.kube.definitions import Definitions
+from local.kube.deletes import Deleter
+from local.kube.documents import Body
+from local.kube.journal import Journal
+from local.kube.registry import Registry
+from local.kube.store import Store
+from local.kube.subresources import Subresources
+from local.kube.watching import Watches
+from local.kube.writes import Target, WriteOptions, Writer
+
+_SYSTEM_NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
+
+
+def utc_now() -> datetime:
+    """The present."""
+    return datetime.now(UTC)
+
+
+class Cluster:
+    """Everything that a server serves. Create it in the event loop that will run it."""
+
+    def __init__(self, journal: Journal, clock: Callable[[], datetime] = utc_now) -> None:
+        """Load the journal, make sure of the system namespaces, and start the controllers.
+
+        Raises journal.JournalError.
+        """
+        self.clock = clock
+        self.store = Store(journal)
+        self.registry = Registry()
+        self.watches = Watches(self.store)
+        self.writer = Writer(self.store, self.registry, ServiceAddresses(self.store), clock)
+        self.deleter = Deleter(self.store, self.registry, clock)
+        self.subresources = Subresources(self.store, self.writer, clock)
+        self._definitions = Definitions(self.store, self.registry, self.writer, self.deleter, self.watches, clock)
+        self._make_namespaces()
+        self._definitions.start()
+        self.store.begin_history()
+
+    def _make_namespaces(self) -> None:
+        resource = self.registry.storage("namespaces")
+        assert resource is not None
+        for name in _SYSTEM_NAMESPACES:
+            if self.store.get("namespaces", "", name) is None:
+                body = Body(b'{"metadata":{"name":"%s"}}' % name.encode())
+                self.writer.create(Target(resource), body, WriteOptions("kube-apiserver"))
+
+    def close(self) -> None:
+        """End all watches and close the journal."""
+        self.watches.close()
+        self.store.close()

@@ -1,1 +1,1 @@
-"""Runs once in the cluster: resolves DynamoModels, assigns them to nodes, folds reports into status."""
+"""The controller: one per cluster, decides what every node holds and says how far it is. Never imports the agent."""

@@ -1,0 +1,93 @@
+"""Source credentials: read from the Secret that a DynamoModel names, kept in memory, handed to sources and agents.
+
+Secrets are read one at a time and when they are needed, never listed or watched: the controller then needs only `get`, and
+holds no Secret that no DynamoModel points at. The price is that a changed Secret is noticed at the next try, not at once.
+
+Values never appear in messages, logs, events or the status. `scrub` is the last line of defence for texts that come from
+libraries and servers: an error that quotes a request could quote a token.
+"""
+
+from __future__ import annotations
+
+import base64
+
+import msgspec
+
+from controller.request import Problem
+from modelcache.api.spec import SecretRef
+from modelcache.kube.client import KubeClient
+from modelcache.kube.errors import Forbidden, Invalid, NotFound
+from modelcache.kube.resources import SECRETS
+from modelcache.sources.base import Credential
+
+DEFAULT_KEYS = {"hf": ("token", "HF_TOKEN")}
+"""Keys of the Secret that are tried when spec.source.secretRef.key is not given, per scheme."""
+
+_MIN_SCRUBBED = 4
+"""Shorter values are not searched for in texts: they would match by accident, and are no secrets."""
+
+
+class _Secret(msgspec.Struct, frozen=True):
+    data: dict[str, str] | None = None
+
+    def __repr__(self) -> str:
+        return f"_Secret(keys={sorted(self.data or {})})"
+
+
+class SecretProblem(Exception):
+    """The credential cannot be had; `problem` says why."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.message)
+        self.problem = problem
+
+
+async def read_credential(client: KubeClient, namespace: str, ref: SecretRef, scheme: str) -> Credential:
+    """The credential that `ref` points at. Raises SecretProblem, and KubeError when the API cannot be asked."""
+    where = f"{namespace}/{ref.name}"
+    try:
+        secret = await client.get(SECRETS, ref.name, namespace, into=_Secret)
+    except NotFound:
+        message = f"spec.source.secretRef names the Secret {where}, which does not exist; create it in this namespace."
+        raise SecretProblem(Problem("SecretNotFound", message)) from None
+    except Forbidden:
+        message = f"The controller may not read the Secret {where}; allow `get` on secrets to its ServiceAccount."
+        raise SecretProblem(Problem("SecretForbidden", message)) from None
+    except Invalid as error:
+        raise SecretProblem(Problem("SecretNotFound", f"{where} cannot be read: {error.message}")) from None
+    return Credential(_values(secret.data or {}, where, ref, scheme))
+
+
+def _values(data: dict[str, str], where: str, ref: SecretRef, scheme: str) -> dict[str, str]:
+    defaults = DEFAULT_KEYS.get(scheme)
+    if ref.key is None and defaults is None:
+        return {key: _text(data, key, where) for key in data}
+    wanted = (ref.key,) if ref.key is not None else defaults or ()
+    for key in wanted:
+        if key in data:
+            # Sources look for the first default: under which key the user keeps the token is his affair.
+            return {defaults[0] if defaults else key: _text(data, key, where)}
+    keys = " or ".join(f"{key!r}" for key in wanted)
+    message = f"The Secret {where} has no key {keys}; add it, or name another one in spec.source.secretRef.key."
+    raise SecretProblem(Problem("SecretNotFound", message))
+
+
+def _text(data: dict[str, str], key: str, where: str) -> str:
+    try:
+        # A newline at the end comes from `--from-file` and would make an invalid header.
+        value = base64.b64decode(data[key], validate=True).decode().strip()
+    except ValueError:
+        message = f"Key {key!r} of the Secret {where} is not text; store the token itself."
+        raise SecretProblem(Problem("SecretInvalid", message)) from None
+    if not value or not value.isprintable():
+        message = f"Key {key!r} of the Secret {where} is empty or contains control characters; store the token itself."
+        raise SecretProblem(Problem("SecretInvalid", message))
+    return value
+
+
+def scrub(text: str, credential: Credential | None) -> str:
+    """`text` without any value of `credential`."""
+    for value in sorted(credential.values.values(), key=len, reverse=True) if credential else ():
+        if len(value) >= _MIN_SCRUBBED:
+            text = text.replace(value, "***")
+    return text

@@ -1,0 +1,51 @@
+"""What each agent is told to hold: a pure function of the decisions so far, built so that ignorance never deletes.
+
+An agent removes what a desired state does not list. So a model is left out only when that is *known*: it is being deleted,
+has no source, or was placed at a moment when this agent was already connected and was not chosen. In every other case
+(not looked at yet after a restart, unreadable, its manifest not loaded yet) it is listed without a manifest, which
+means: keep whatever you have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from controller.tracked import Order, Tracked
+from modelcache.api.model import DynamoModel
+from modelcache.kube.resources import ObjectKey
+from modelcache.rpc import modelcache_pb2 as pb
+
+KEEP = Order()
+
+
+def verdict(model: DynamoModel | None, tracked: Tracked | None, node: str, arrival: int) -> Order | None:
+    """What the agent of `node`, the `arrival`-th stream, is told about one existing DynamoModel; None: not to hold it.
+
+    `model` is None when the object exists but cannot be read, `tracked` when nobody has looked at it yet.
+    """
+    if tracked and tracked.removing and (model is None or model.metadata.uid == tracked.uid):
+        return None
+    if model is None:
+        return tracked.order if tracked and tracked.order and node in (tracked.assigned or ()) else KEEP
+    if model.deleting or model.spec.source is None:
+        return None
+    if tracked is None or tracked.uid != model.metadata.uid or tracked.assigned is None:
+        return KEEP
+    if node in tracked.assigned:
+        return tracked.order or KEEP
+    return None if tracked.arrivals >= arrival else KEEP
+
+
+def to_message(orders: Iterable[tuple[ObjectKey, Order]]) -> list[pb.DesiredModel]:
+    """The models of a DesiredState, in the order of their names, so that equal states have equal bytes."""
+    return [
+        pb.DesiredModel(
+            model=pb.ModelKey(namespace=key.namespace, name=key.name),
+            manifest_digest=order.digest,
+            credential=pb.Credential(values=order.credential.values) if order.credential else None,
+            hub_ref=order.hub_ref,
+            tree_digest=order.tree_digest,
+            attempt=order.attempt,
+        )
+        for key, order in sorted(orders)
+    ]

@@ -1,0 +1,100 @@
+"""The controller as a program: check the cluster, listen, lead when elected, and end in good order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+from collections.abc import Callable, Coroutine
+from random import Random
+
+from controller.crdcheck import check_crd
+from controller.server import AgentServer
+from controller.settings import Address, Settings
+from controller.term import Term
+from modelcache.kube.backoff import Backoff
+from modelcache.kube.client import KubeClient
+from modelcache.kube.clock import Clock, LoopClock
+from modelcache.kube.elector import LeaderElector
+from modelcache.kube.errors import Forbidden, Invalid, KubeError
+from modelcache.kube.events import EventRecorder
+
+_log = logging.getLogger(__name__)
+
+LEASE = "modelcache-controller"
+COMPONENT = "modelcache-controller"
+
+
+async def run(
+    settings: Settings,
+    stop: asyncio.Event,
+    *,
+    on_listening: Callable[[Address], None] = lambda address: None,
+    clock: Clock | None = None,
+    rng: Random | None = None,
+) -> None:
+    """Run the controller until `stop` is set; then streams are ended and the Lease is given back.
+
+    `on_listening` is called with the address for agents, its port chosen if the setting was 0. Before it leads, agents are
+    answered UNAVAILABLE there. Raises SettingsError for settings that cannot work, CRDError when the cluster has no
+    DynamoModel CRD or another one, and KubeError when the cluster cannot be used; while it merely cannot be reached, this
+    waits.
+    """
+    settings.check()
+    clock = clock or LoopClock()
+    rng = rng or Random()  # noqa: S311  # jitter, not cryptography
+    async with KubeClient.connect(settings.kubeconfig, user_agent=COMPONENT) as client:
+        server = AgentServer(settings.address)
+        address = await server.start()
+        try:
+            _log.info("listening for agents at %s, without encryption; API server %s", address, client.server)
+            on_listening(address)
+            await _until(stop, _work(client, server, settings, clock, rng))
+        finally:
+            await server.stop()
+    _log.info("stopped")
+
+
+async def _work(client: KubeClient, server: AgentServer, settings: Settings, clock: Clock, rng: Random) -> None:
+    await _checked(client, clock, rng)
+    identity = f"{socket.gethostname()}_{os.getpid()}_{secrets.token_hex(4)}"
+    async with EventRecorder(client, COMPONENT, instance=socket.gethostname()) as recorder:
+
+        async def lead() -> None:
+            await Term(client, recorder, server, settings, clock, rng).run()
+
+        if settings.leader_elect:
+            await LeaderElector(client, LEASE, settings.namespace, identity).run(lead)
+        else:
+            await lead()
+
+
+async def _checked(client: KubeClient, clock: Clock, rng: Random) -> None:
+    """Check the CRD; an API server that is away is waited for. Raises CRDError and KubeError."""
+    backoff = Backoff(rng, cap=10.0)
+    while True:
+        try:
+            await check_crd(client)
+            return
+        except (Forbidden, Invalid):
+            raise
+        except KubeError as error:
+            delay = backoff.fail(clock.now(), error.retry_after)
+            _log.warning("cannot check the CRD, trying again in %.1f s: %s", delay, error)
+            await clock.sleep(delay)
+
+
+async def _until(stop: asyncio.Event, work: Coroutine[None, None, None]) -> None:
+    """Await `work`, cancelling it when `stop` is set; its error is raised."""
+    working = asyncio.create_task(work)
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stopping.cancel()
+        working.cancel()
+        await asyncio.wait({working})
+    if not working.cancelled():
+        working.result()

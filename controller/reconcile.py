@@ -1,0 +1,262 @@
+"""One look at one DynamoModel: what is the world like, what should it be like, which step closes the gap.
+
+`reconcile` is level-triggered: why it was called does not matter, and calling it once more does no harm. What it decides
+about nodes (placement, what agents are told) takes effect at once and needs no API server, so agents are served while that
+is down. What it has to write raises when it cannot be written; the work queue then calls again, later and later.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+from controller.events import Note
+from controller.facts import Facts
+from controller.manifests import ManifestStore
+from controller.nodes import Node
+from controller.placement import Candidate, Presence, matches, place
+from controller.refusal import Refusal
+from controller.registry import Registry
+from controller.removal import Removal
+from controller.reports import rfc3339
+from controller.request import Problem, Request
+from controller.resolution import CREDENTIAL_AGE, Resolution, attempt_of
+from controller.status import EMPTY, build_status
+from controller.tracked import Memory, Order, Tracked
+from controller.writer import StatusWriter
+from modelcache.api.labels import FINALIZER
+from modelcache.api.model import DynamoModel
+from modelcache.api.spec import NodeLocal, Spec
+from modelcache.api.status import Status
+from modelcache.kube.informer import Informer
+from modelcache.kube.resources import ObjectKey
+from modelcache.paths import CachePaths
+from modelcache.sources.errors import InvalidURI
+
+_log = logging.getLogger(__name__)
+
+LOOK_AGAIN = 2.0
+"""Seconds: a safety net where an event of the informer is expected anyway."""
+
+
+class Reconciler:
+    """Looks at DynamoModels, one call for one look."""
+
+    def __init__(
+        self,
+        models: Informer[DynamoModel],
+        nodes: Informer[Node],
+        registry: Registry,
+        memory: Memory,
+        resolution: Resolution,
+        removal: Removal,
+        store: ManifestStore,
+        writer: StatusWriter,
+        refusal: Refusal,
+        *,
+        cache_root: Path,
+        wall: Callable[[], datetime],
+    ) -> None:
+        self._models = models
+        self._nodes = nodes
+        self._registry = registry
+        self._memory = memory
+        self._resolution = resolution
+        self._removal = removal
+        self._store = store
+        self._writer = writer
+        self._refusal = refusal
+        self._paths = CachePaths(cache_root)
+        self._wall = wall
+
+    async def reconcile(self, key: ObjectKey) -> float | None:
+        """Look at one model. Returns the seconds after which to look again; raises KubeError."""
+        model = self._models.get(key)
+        invalid = self._models.invalid.get(key)
+        if invalid is not None:
+            model = await self._refusal.step(key, invalid)
+            if model is None:
+                return None
+        if model is None:
+            self._forget(key)
+            return None
+        tracked = self._memory.of(key, model.metadata.uid)
+        arrivals = self._registry.arrivals
+        try:
+            if self._writer.is_stale(model, tracked):
+                return LOOK_AGAIN
+            if model.deleting or model.spec.source is None:
+                return await self._remove(model, tracked)
+            return await self._keep(model, tracked)
+        finally:
+            tracked.looked = arrivals
+            self._wake_newcomers(arrivals)
+
+    def _forget(self, key: ObjectKey) -> None:
+        tracked = self._memory.drop(key)
+        if tracked is not None:
+            self._resolution.forget(tracked.uid)
+            _log.info("%s: gone", key)
+        for session in self._registry.sessions():
+            if key in session.listed:
+                session.wake.set()
+
+    def _wake_newcomers(self, arrivals: int) -> None:
+        """Agents whose first desired state waits until every model has been looked at."""
+        for session in self._registry.sessions():
+            if session.sent == 0 and session.arrival <= arrivals:
+                session.wake.set()
+
+    # -- a model that is to be on nodes --------------------------------------------------------------------------
+
+    async def _keep(self, model: DynamoModel, tracked: Tracked) -> float | None:
+        tracked.removing = False
+        if FINALIZER not in (model.metadata.finalizers or ()):
+            # First of all: nothing may be put on a node that nobody would clean up.
+            stored = await self._removal.add_finalizer(model)
+            self._writer.wrote(model, tracked, stored.resource_version)
+            return LOOK_AGAIN
+        previous = model.last_status() or EMPTY
+        self._place(model, tracked, previous)
+        request, problem = _request(model.spec)
+        if request is not None:
+            await self._resolution.step(model, tracked, request, previous)
+            problem = tracked.problem if tracked.pinned is None else None
+        self._give_order(model, tracked, request)
+        facts = self._facts(model, tracked, request, problem)
+        status = build_status(facts, previous)
+        put_off = await self._writer.write(model, tracked, previous, status)
+        if tracked.pinned is not None and tracked.announced is not tracked.pinned:
+            tracked.announced = tracked.pinned
+            self._give_order(model, tracked, request)
+        await self._clean_up(model, tracked)
+        waiting_for_secret = CREDENTIAL_AGE if tracked.credential_for and status.phase != "Ready" else None
+        return _soonest(put_off, self._resolution.retry_in(tracked), waiting_for_secret)
+
+    def _place(self, model: DynamoModel, tracked: Tracked, previous: Status) -> None:
+        local = node_local(model.spec)
+        before = previous.assigned_nodes if tracked.assigned is None else tracked.assigned
+        own = frozenset(tracked.assigned or ())
+        was_ready = frozenset(previous.ready_nodes)
+        candidates = []
+        for node in self._nodes.values():
+            if not matches(node.labels, local.node_selector):
+                continue
+            name, presence = node.name, self._registry.presence(node.name)
+            holds = self._registry.holds(name, tracked.key) or (presence is Presence.AWAITED and name in was_ready)
+            candidates.append(Candidate(name, presence, holds, self._memory.load[name] - (name in own)))
+        nodes = place(model.key, candidates, frozenset(before), local.replicas)
+        tracked.arrivals = self._registry.arrivals
+        changed = self._memory.assign(tracked, nodes)
+        if changed:
+            _log.info("%s: assigned to %d nodes, changed: %s", model.key, len(nodes), ", ".join(sorted(changed)[:10]))
+        self._wake(changed)
+
+    def _give_order(self, model: DynamoModel, tracked: Tracked, request: Request | None) -> None:
+        order = Order()
+        if request is not None and tracked.announced is not None:
+            order = Order(
+                digest=tracked.announced.digest,
+                hub_ref=request.hub_ref,
+                tree_digest=checksum(model.spec),
+                attempt=attempt_of(model),
+                credential=tracked.credential,
+            )
+        if order != tracked.order:
+            tracked.order = order
+            self._wake(tracked.assigned or ())
+
+    def _wake(self, nodes: set[str] | tuple[str, ...]) -> None:
+        for node in nodes:
+            session = self._registry.session_of(node)
+            if session is not None:
+                session.wake.set()
+
+    def _facts(self, model: DynamoModel, tracked: Tracked, request: Request | None, problem: Problem | None) -> Facts:
+        local = node_local(model.spec)
+        assigned = tracked.assigned or ()
+        connected = [node for node in self._nodes.values() if self._registry.presence(node.name) is Presence.CONNECTED]
+        return Facts(
+            generation=model.metadata.generation,
+            now=self._now(),
+            path=str(self._paths.current(model.metadata.namespace, model.metadata.name)),
+            request=request,
+            pinned=tracked.pinned,
+            problem=problem,
+            hindrance=tracked.completion or tracked.credential_problem,
+            selector=local.node_selector,
+            replicas=local.replicas,
+            agents=len(connected),
+            matching=sum(1 for node in connected if matches(node.labels, local.node_selector)),
+            assigned=assigned,
+            nodes={name: self._registry.view(name, tracked.key) for name in assigned},
+        )
+
+    async def _clean_up(self, model: DynamoModel, tracked: Tracked) -> None:
+        """Remove the ConfigMaps of manifests that neither the status nor any agent refers to."""
+        announced = tracked.announced
+        if announced is None or tracked.cleaned == announced.digest:
+            return
+        if self._registry.mentions_other(tracked.key, announced.digest):
+            return
+        await self._store.remove_others(model, {announced.digest})
+        tracked.cleaned = announced.digest
+
+    # -- a model that is to leave all nodes ----------------------------------------------------------------------
+
+    async def _remove(self, model: DynamoModel, tracked: Tracked) -> float | None:
+        held = FINALIZER in (model.metadata.finalizers or ())
+        if model.deleting and not held:
+            # Somebody else's finalizer keeps it; there is nothing of ours left.
+            return None
+        previous = model.last_status() or EMPTY
+        waiting = await self._removal.step(tracked, previous) if held else ()
+        facts = Facts(
+            generation=model.metadata.generation,
+            now=self._now(),
+            path="",
+            request=None,
+            deleting=model.deleting,
+            waiting_for=waiting,
+        )
+        if waiting or not model.deleting:
+            await self._writer.write(model, tracked, previous, build_status(facts, previous))
+        if waiting:
+            _log.info("%s: waiting for %d nodes to remove it: %s", model.key, len(waiting), ", ".join(waiting[:10]))
+            return None
+        if held and not self._writer.is_stale(model, tracked):
+            stored = await self._removal.remove_finalizer(model)
+            if stored is not None:
+                self._writer.wrote(model, tracked, stored.resource_version)
+            if model.deleting:
+                self._writer.event(model, Note("Normal", "Deleted", "No node holds files or labels of it any more."))
+        return None
+
+    def _now(self) -> str:
+        return rfc3339(self._wall())
+
+
+def node_local(spec: Spec) -> NodeLocal:
+    """Where the model is to be kept, with the defaults of the API."""
+    return (spec.storage.node_local if spec.storage else None) or NodeLocal()
+
+
+def checksum(spec: Spec) -> str:
+    """The tree digest that the user expects, 64 hex digits; empty when there is none to compare with."""
+    verification = spec.verification
+    if verification is None or not verification.enabled or verification.checksum is None:
+        return ""
+    return verification.checksum.removeprefix("sha256:")
+
+
+def _request(spec: Spec) -> tuple[Request | None, Problem | None]:
+    try:
+        return Request.of(spec), None
+    except InvalidURI as error:
+        return None, Problem(error.reason, error.message)
+
+
+def _soonest(*seconds: float | None) -> float | None:
+    return min((value for value in seconds if value is not None), default=None)

@@ -1,0 +1,140 @@
+"""What agents report, read from the wire: bounded, sanitized, immutable.
+
+An agent is trusted for its own node, but its messages pass through other people's hands (file names of a source, error
+texts of a server), and a bug in one agent must not take the controller down. So every number is clamped, every text is
+shortened and made printable, and what cannot be read is left out; a report never raises.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import Enum
+from types import MappingProxyType
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from modelcache.kube.errors import printable
+from modelcache.kube.resources import ObjectKey
+from modelcache.manifest import MAX_FILE_BYTES, MAX_FILES
+from modelcache.rpc import modelcache_pb2 as pb
+
+MAX_MODELS = 20_000
+"""Models of one report that are read; far above what fits on a node."""
+MAX_REASON = 128
+MAX_MESSAGE = 2048
+"""Limits of NodeProblem in the CRD."""
+
+_HEX64 = re.compile(r"[0-9a-f]{64}")
+_REASON = re.compile(r"[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?")  # metav1.Condition.reason
+_REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_MAX_BYTES = MAX_FILE_BYTES * 1024
+_YEAR_3000 = 32_503_680_000
+
+
+class Phase(Enum):
+    """As on the wire (see modelcache.proto)."""
+
+    PENDING = pb.PHASE_PENDING
+    DOWNLOADING = pb.PHASE_DOWNLOADING
+    VERIFIED = pb.PHASE_VERIFIED
+    READY = pb.PHASE_READY
+    FAILED = pb.PHASE_FAILED
+    REMOVING = pb.PHASE_REMOVING
+
+
+@dataclass(frozen=True, slots=True)
+class AgentProblem:
+    """Why a node cannot get on; `next_try` is RFC 3339."""
+
+    reason: str
+    message: str
+    next_try: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NodeReport:
+    """One model on one node. Bytes are non-negative; times are RFC 3339; `revision` is what the node's labels say."""
+
+    manifest_digest: str
+    phase: Phase
+    bytes_done: int = 0
+    bytes_per_second: int = 0
+    problem: AgentProblem | None = None
+    digests: Mapping[str, str] = field(default_factory=dict, repr=False)
+    tree_digest: str = ""
+    revision: str = ""
+    started_at: str | None = None
+    ready_at: str | None = None
+
+    def differs_materially(self, other: NodeReport | None) -> bool:
+        """Whether more has changed than the progress of a download."""
+        return other is None or self._material() != other._material()
+
+    def _material(self) -> tuple[object, ...]:
+        reason = self.problem.reason if self.problem else None
+        message = self.problem.message if self.problem else None
+        return (self.manifest_digest, self.phase, reason, message, len(self.digests), self.tree_digest, self.revision)
+
+
+def read_report(report: pb.Report) -> dict[ObjectKey, NodeReport]:
+    """Everything in `report` that can be understood."""
+    models: dict[ObjectKey, NodeReport] = {}
+    for entry in report.models[:MAX_MODELS]:
+        key = ObjectKey(entry.model.namespace[:253], entry.model.name[:253])
+        if key.namespace and key.name:
+            models[key] = _read_model(entry)
+    return models
+
+
+def _read_model(entry: pb.ModelReport) -> NodeReport:
+    digest = entry.manifest_digest
+    return NodeReport(
+        manifest_digest=digest if _HEX64.fullmatch(digest) else "",
+        phase=_phase(entry.phase),
+        bytes_done=min(entry.bytes_done, _MAX_BYTES),
+        bytes_per_second=min(entry.bytes_per_second, _MAX_BYTES),
+        problem=_problem(entry.problem) if entry.HasField("problem") else None,
+        digests=MappingProxyType(_digests(entry)),
+        tree_digest=entry.tree_digest if _HEX64.fullmatch(entry.tree_digest) else "",
+        revision=entry.current_revision if _REVISION.fullmatch(entry.current_revision) else "",
+        started_at=_time(entry.started_at) if entry.HasField("started_at") else None,
+        ready_at=_time(entry.ready_at) if entry.HasField("ready_at") else None,
+    )
+
+
+def _phase(value: int) -> Phase:
+    try:
+        return Phase(value)
+    except ValueError:
+        # PHASE_UNSPECIFIED, or a phase of a newer agent: nothing that may be taken for progress.
+        return Phase.PENDING
+
+
+def _problem(problem: pb.Problem) -> AgentProblem:
+    known = len(problem.reason) <= MAX_REASON and _REASON.fullmatch(problem.reason)
+    return AgentProblem(
+        reason=problem.reason if known else "AgentError",
+        message=printable(problem.message, MAX_MESSAGE) or "the agent gave no details; see its log",
+        next_try=_time(problem.next_try) if problem.HasField("next_try") else None,
+    )
+
+
+def _digests(entry: pb.ModelReport) -> dict[str, str]:
+    # They matter only once all bytes are there; see `completion`.
+    if entry.phase != pb.PHASE_VERIFIED or len(entry.digests) > MAX_FILES:
+        return {}
+    return {digest.path: digest.sha256 for digest in entry.digests if _HEX64.fullmatch(digest.sha256)}
+
+
+def _time(value: Timestamp) -> str | None:
+    if not 0 < value.seconds < _YEAR_3000:
+        return None
+    return rfc3339(datetime.fromtimestamp(value.seconds, UTC))
+
+
+def rfc3339(moment: datetime) -> str:
+    """UTC with whole seconds, as Kubernetes writes metav1.Time."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

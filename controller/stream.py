@@ -1,0 +1,214 @@
+"""The gRPC service that agents talk to: streams in, desired states out.
+
+One task per stream waits until something may have changed for its node, lets a moment pass so that many changes become one
+message, computes the complete desired state, and sends it if it differs from the last one. Reports are read beside it.
+
+Nothing is sent before the controller knows: while it is not the leader or has not read the cluster's state, agents get
+UNAVAILABLE and keep what they have; and the first desired state of a stream waits until every model has been looked at
+since the stream began (or for FIRST_WAIT, because one model that cannot be looked at must not stop all others; those
+models are then listed as "keep").
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any, Never
+
+import grpc
+from grpc import aio
+
+from controller.desired import to_message, verdict
+from controller.nodes import Node
+from controller.registry import Registry, Session
+from controller.tracked import Memory, Order
+from modelcache.api.model import DynamoModel
+from modelcache.kube.clock import Clock
+from modelcache.kube.informer import Informer
+from modelcache.kube.resources import ObjectKey
+from modelcache.rpc import modelcache_pb2 as pb
+from modelcache.rpc.modelcache_pb2_grpc import ModelCacheServiceServicer
+
+_log = logging.getLogger(__name__)
+
+COALESCE = 0.05
+"""Seconds between the first reason to send and sending: changes come in bursts."""
+FIRST_WAIT = 5.0
+"""Longest wait, in seconds, until the first desired state of a stream."""
+HELLO_WAIT = 30.0
+CHUNK_BYTES = 1024 * 1024
+
+_NODE_NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")  # RFC 1123 subdomain
+
+Context = aio.ServicerContext[pb.SyncRequest, pb.SyncResponse]
+
+
+@dataclass(eq=False)
+class Desk:
+    """What serving agents needs while this process leads. `term` tells the nonces of different terms apart."""
+
+    registry: Registry
+    memory: Memory
+    models: Informer[DynamoModel]
+    nodes: Informer[Node]
+    clock: Clock
+    term: str
+    heartbeat: float
+
+    def orders(self, session: Session) -> dict[ObjectKey, Order]:
+        """What the agent of this stream is told about each model."""
+        orders = {}
+        for key in self.models.keys():  # noqa: SIM118 -- no mapping: the keys of unreadable objects are among them
+            model = None if key in self.models.invalid else self.models.get(key)
+            order = verdict(model, self.memory.get(key), session.node, session.arrival)
+            if order is not None:
+                orders[key] = order
+        return orders
+
+    def is_settled(self, session: Session) -> bool:
+        """Whether every model has been looked at since the stream began."""
+        for model in self.models.values():
+            key = ObjectKey(model.metadata.namespace, model.metadata.name)
+            tracked = self.memory.get(key)
+            if (tracked is None or tracked.looked < session.arrival) and key not in self.models.invalid:
+                return False
+        return True
+
+
+class AgentService(ModelCacheServiceServicer):
+    """Serves agents while there is a `desk`."""
+
+    def __init__(self) -> None:
+        self.desk: Desk | None = None
+
+    # The generated base class describes the synchronous and the asyncio server in one signature that neither fits.
+    async def Sync(
+        self, request_iterator: AsyncIterator[pb.SyncRequest], context: Context
+    ) -> AsyncIterator[pb.SyncResponse]:
+        """One agent's stream, until either side ends it."""
+        desk = await self._desk_or_abort(context)
+        session = await self._register(desk, request_iterator, context)
+        reader = asyncio.create_task(self._read(desk, session, request_iterator), name=f"reports of {session.node}")
+        try:
+            async for desired in self._desired(desk, session):
+                yield pb.SyncResponse(desired=desired)
+            assert session.ending is not None
+            if session.ending.code is not grpc.StatusCode.OK:
+                await context.abort(session.ending.code, session.ending.message)
+        finally:
+            reader.cancel()
+            desk.registry.disconnect(session)
+
+    async def GetManifest(
+        self,
+        request: pb.GetManifestRequest,
+        context: aio.ServicerContext[pb.GetManifestRequest, pb.GetManifestResponse],
+    ) -> AsyncIterator[pb.GetManifestResponse]:
+        """The manifest that the node behind this connection should hold, in chunks."""
+        desk = await self._desk_or_abort(context)
+        # Without certificates, the connection is what tells who asks: it is the one of the agent's Sync stream.
+        session = desk.registry.session_at(context.peer())
+        if session is None:
+            await context.abort(
+                grpc.StatusCode.FAILED_PRECONDITION, "open a Sync stream on this connection before asking for manifests"
+            )
+        key = ObjectKey(request.model.namespace, request.model.name)
+        tracked = desk.memory.get(key)
+        pinned = tracked.announced if tracked and session.node in (tracked.assigned or ()) else None
+        if pinned is None or pinned.digest != request.digest:
+            await context.abort(
+                grpc.StatusCode.NOT_FOUND,
+                f"node {session.node} should not hold manifest {request.digest[:64]!r} of {str(key)[:320]!r}",
+            )
+        for start in range(0, len(pinned.encoded), CHUNK_BYTES):
+            yield pb.GetManifestResponse(chunk=pinned.encoded[start : start + CHUNK_BYTES])
+
+    async def _desk_or_abort(self, context: aio.ServicerContext[Any, Any]) -> Desk:
+        if self.desk is None:
+            await context.abort(
+                grpc.StatusCode.UNAVAILABLE,
+                "this controller is not the leader, or is still reading the cluster's state",
+            )
+        return self.desk
+
+    async def _register(self, desk: Desk, requests: AsyncIterator[pb.SyncRequest], context: Context) -> Session:
+        try:
+            async with asyncio.timeout(HELLO_WAIT):
+                first = await anext(aiter(requests), None)
+        except TimeoutError:
+            await _refuse(context, f"no Hello within {HELLO_WAIT:.0f} s")
+        if first is None or first.WhichOneof("message") != "hello":
+            await _refuse(context, "the first message of a stream has to be a Hello")
+        hello = first.hello
+        if len(hello.node) > 253 or not _NODE_NAME.fullmatch(hello.node):
+            await _refuse(context, f"{hello.node[:80]!r} cannot be the name of a Node")
+        if not hello.instance:
+            await _refuse(context, "the Hello has no instance")
+        if desk.nodes.get(ObjectKey("", hello.node)) is None:
+            _log.warning("an agent at %s claims to be on node %s, which does not exist", context.peer(), hello.node)
+            await context.abort(
+                grpc.StatusCode.NOT_FOUND, f"there is no Node {hello.node} in the cluster; check the agent's --node"
+            )
+        return desk.registry.connect(hello, context.peer())
+
+    async def _read(self, desk: Desk, session: Session, requests: AsyncIterator[pb.SyncRequest]) -> None:
+        """Reports, until the agent closes its side or the connection breaks."""
+        try:
+            async for request in requests:
+                if request.WhichOneof("message") == "report":
+                    number = _number(request.report.nonce, desk.term, session.arrival)
+                    desk.registry.take_report(session, request.report, number)
+        except Exception:  # noqa: BLE001 -- logged, and the stream is ended
+            # A bug on this side must be seen, and must not leave a stream that nobody reads.
+            _log.exception("reading the reports of node %s failed", session.node)
+            session.end(grpc.StatusCode.INTERNAL, "the controller could not read a report; see its log")
+        finally:
+            session.end(grpc.StatusCode.OK, "the agent has closed the stream")
+
+    async def _desired(self, desk: Desk, session: Session) -> AsyncIterator[pb.DesiredState]:
+        """Desired states, each when it differs from the one before, until the stream is to end."""
+        last: list[pb.DesiredModel] | None = None
+        deadline = desk.clock.now() + FIRST_WAIT
+        patience = desk.clock.call_later(FIRST_WAIT, session.wake.set)
+        session.wake.set()
+        try:
+            while True:
+                await session.wake.wait()
+                if session.ending is None:
+                    await desk.clock.sleep(COALESCE)
+                session.wake.clear()
+                if session.ending is not None:
+                    return
+                if last is None and not desk.is_settled(session) and desk.clock.now() < deadline:
+                    continue
+                orders = desk.orders(session)
+                models = to_message(orders.items())
+                if models == last:
+                    continue
+                last = models
+                number = session.sending(orders)
+                _log.info("node %s: desired state %d with %d models", session.node, number, len(models))
+                yield pb.DesiredState(
+                    nonce=_nonce(desk.term, session.arrival, number),
+                    models=models,
+                    heartbeat_seconds=round(desk.heartbeat),
+                )
+        finally:
+            patience.cancel()
+
+
+async def _refuse(context: Context, message: str) -> Never:
+    await context.abort(grpc.StatusCode.INVALID_ARGUMENT, message)
+
+
+def _nonce(term: str, arrival: int, number: int) -> str:
+    return f"{term}.{arrival}.{number}"
+
+
+def _number(nonce: str, term: str, arrival: int) -> int:
+    """Which desired state of this very stream a nonce stands for; 0 for that of another one, or none."""
+    prefix, _, number = nonce.rpartition(".")
+    return int(number) if prefix == f"{term}.{arrival}" and number.isdecimal() and len(number) < 18 else 0

@@ -1,0 +1,153 @@
+"""One term of leadership: everything that runs while this process is the one that decides.
+
+A term begins with nothing in memory and reads it all from the API server, so losing the leadership and winning it again is
+the same as a restart, and cannot leave anything behind from before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Collection, Hashable
+from datetime import UTC, datetime
+from random import Random
+
+from controller.manifests import ManifestStore
+from controller.nodes import LabelWithdrawal, Node, relevant
+from controller.reconcile import Reconciler
+from controller.refusal import Refusal
+from controller.registry import Registry
+from controller.removal import Removal
+from controller.resolution import Resolution
+from controller.resolver import Job, Outcome, Resolver
+from controller.server import AgentServer
+from controller.settings import Settings
+from controller.stream import Desk
+from controller.tracked import Memory
+from controller.writer import StatusWriter
+from modelcache.api.model import DynamoModel
+from modelcache.kube.client import KubeClient
+from modelcache.kube.clock import Clock
+from modelcache.kube.events import EventRecorder
+from modelcache.kube.informer import Informer
+from modelcache.kube.queue import WorkQueue
+from modelcache.kube.resources import DYNAMO_MODELS, NODES, ObjectKey
+
+_log = logging.getLogger(__name__)
+
+PROGRESS_DELAY = 1.0
+"""Seconds within which reports that only tell progress are looked at together."""
+LONGEST_RETRY = 60.0
+"""Seconds between two looks at a model whose looks fail, at most: usually the API server is away, and comes back."""
+
+
+def _wall() -> datetime:
+    return datetime.now(UTC)
+
+
+class Term:
+    """Wires the parts together; `run` until cancelled."""
+
+    def __init__(
+        self,
+        client: KubeClient,
+        recorder: EventRecorder,
+        server: AgentServer,
+        settings: Settings,
+        clock: Clock,
+        rng: Random,
+    ) -> None:
+        self._server = server
+        self._settings = settings
+        self._clock = clock
+        self._models = Informer(client, DYNAMO_MODELS, DynamoModel)
+        self._nodes = Informer(client, NODES, Node)
+        self._queue: WorkQueue[ObjectKey] = WorkQueue("models", cap=LONGEST_RETRY)
+        self._node_queue: WorkQueue[str] = WorkQueue("nodes", cap=LONGEST_RETRY)
+        self._registry = Registry(clock, timeout=settings.agent_timeout)
+        self._memory = Memory()
+        self._resolver = Resolver(self._resolved, workers=settings.resolve_workers)
+        store = ManifestStore(client)
+        self._labels = LabelWithdrawal(client, self._nodes, self._registry)
+        self._resolution = Resolution(
+            client, store, self._resolver, self._registry, clock,
+            longest_retry=settings.resolve_retry, rng=rng, wall=_wall,
+        )  # fmt: skip
+        removal = Removal(client, self._nodes, self._registry, self._memory, self._resolution, self._labels)
+        self._reconciler = Reconciler(
+            self._models, self._nodes, self._registry, self._memory, self._resolution, removal, store,
+            StatusWriter(client, recorder, clock), Refusal(client, _wall),
+            cache_root=settings.cache_root, wall=_wall,
+        )  # fmt: skip
+        self._connect_events()
+
+    async def run(self) -> None:
+        """Lead: read the state of the cluster, then decide and serve until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._models.run(), name="informer of DynamoModels")
+                group.create_task(self._nodes.run(), name="informer of Nodes")
+                await self._models.wait_synced()
+                await self._nodes.wait_synced()
+                _log.info("serving: %d DynamoModels, %d nodes", len(self._models.keys()), len(self._nodes.keys()))
+                self._registry.start()
+                desk = Desk(
+                    self._registry, self._memory, self._models, self._nodes, self._clock,
+                    term=secrets.token_hex(4), heartbeat=self._settings.heartbeat,
+                )  # fmt: skip
+                await self._server.open(desk)
+                group.create_task(self._queue.run(self._reconciler.reconcile, self._settings.workers))
+                group.create_task(self._node_queue.run(self._labels.reconcile))
+        finally:
+            self._queue.shutdown()
+            self._node_queue.shutdown()
+            self._resolver.close()
+            self._registry.close()
+            await self._server.close()
+
+    # -- what makes us look --------------------------------------------------------------------------------------
+
+    def _connect_events(self) -> None:
+        self._models.on_key(self._queue.add)
+        self._nodes.on_change(self._node_changed)
+        self._registry.on_models = self._reported
+        self._registry.on_node = self._presence_changed
+        self._registry.on_acknowledged = lambda node: self._look_at_removals()
+
+    def _node_changed(self, old: Node | None, new: Node | None) -> None:
+        if relevant(old, new):
+            self._look_at_everything()
+        if new is not None:
+            self._node_queue.add(new.name)
+        elif old is not None:
+            self._registry.lose_node(old.name)
+
+    def _presence_changed(self, node: str) -> None:
+        self._look_at_everything()
+        for name in [node] if node else [known.name for known in self._nodes.values()]:
+            self._node_queue.add(name)
+
+    def _reported(self, keys: Collection[ObjectKey], material: bool) -> None:
+        for key in keys:
+            if self._models.get(key) is None:
+                continue  # not ours, or gone: the next desired state does not list it
+            if material:
+                self._queue.add(key)
+            else:
+                self._queue.add_after(key, PROGRESS_DELAY)
+
+    def _resolved(self, uid: Hashable, job: Job, outcome: Outcome) -> None:
+        tracked = next((tracked for tracked in self._memory if tracked.uid == uid), None)
+        if tracked is not None:
+            self._resolution.take(tracked.uid, job, outcome)
+            self._queue.add(tracked.key)
+
+    def _look_at_everything(self) -> None:
+        for key in self._models.keys():  # noqa: SIM118 -- no mapping
+            self._queue.add(key)
+
+    def _look_at_removals(self) -> None:
+        for tracked in self._memory:
+            if tracked.removing:
+                self._queue.add(tracked.key)

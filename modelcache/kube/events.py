@@ -71,6 +71,7 @@ class EventRecorder:
         rng: Random | None = None,
         wall: Callable[[], float] = time.time,
         capacity: int = CAPACITY,
+        flush_seconds: float = FLUSH_SECONDS,
     ) -> None:
         self._client = client
         self._component = component
@@ -80,6 +81,7 @@ class EventRecorder:
         self._rng = rng or Random()  # noqa: S311  # jitter, not cryptography
         self._wall = wall
         self._capacity = capacity
+        self._flush_seconds = flush_seconds
         self._queue: deque[_Queued] = deque()
         self._arrived = asyncio.Event()
         self._emptied = asyncio.Event()
@@ -97,10 +99,10 @@ class EventRecorder:
     ) -> None:
         assert self._sender is not None
         try:
-            async with asyncio.timeout(FLUSH_SECONDS):
+            async with asyncio.timeout(self._flush_seconds):
                 await self._emptied.wait()
         except TimeoutError:
-            _log.warning("%d events were not sent in the time for closing", len(self._queue))
+            _log.warning("closing without having sent %d event(s)", len(self._queue))
         finally:
             self._sender.cancel()
             await asyncio.wait({self._sender})

@@ -247,7 +247,8 @@ class FaultyApi:
         """Create or replace the object at `path` (of the object, not of its collection)."""
         self.version += 1
         old = self.objects.get(path)
-        metadata = {"uid": f"uid-{self.version}", **(old["metadata"] if old else {}), **obj.get("metadata", {})}
+        uid = old["metadata"]["uid"] if old else f"uid-{self.version}"
+        metadata = {**obj.get("metadata", {}), "uid": uid}
         namespace, name = _namespace_and_name(path)
         metadata |= {"name": name, "resourceVersion": str(self.version)}
         if namespace:

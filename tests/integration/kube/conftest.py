@@ -69,14 +69,14 @@ class Recorder:
 
 
 @pytest.fixture
-async def api(tmp_path: Path) -> AsyncIterator[FaultyApi]:
-    async with FaultyApi(tmp_path) as api:
-        yield api
+async def faulty(tmp_path: Path) -> AsyncIterator[FaultyApi]:
+    async with FaultyApi(tmp_path) as faulty:
+        yield faulty
 
 
 @pytest.fixture
-async def client(api: FaultyApi) -> AsyncIterator[KubeClient]:
-    async with KubeClient.connect(api.kubeconfig) as client:
+async def client(faulty: FaultyApi) -> AsyncIterator[KubeClient]:
+    async with KubeClient.connect(faulty.kubeconfig) as client:
         yield client
 
 

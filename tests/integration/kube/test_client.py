@@ -24,7 +24,7 @@ MAPS = "/api/v1/namespaces/team-a/configmaps"
 Json = dict[str, Any]
 
 
-async def test_create_get_replace_delete(api: FaultyApi, client: KubeClient) -> None:
+async def test_create_get_replace_delete(faulty: FaultyApi, client: KubeClient) -> None:
     body = {"metadata": {"name": "a"}, "data": {"k": "v"}}
     created = await client.create(CONFIG_MAPS, body, "team-a", name="a")
     assert (created.name, created.namespace) == ("a", "team-a")
@@ -39,7 +39,7 @@ async def test_create_get_replace_delete(api: FaultyApi, client: KubeClient) -> 
     with pytest.raises(errors.Conflict) as conflict:
         await client.replace(CONFIG_MAPS, "a", found, "team-a")
     assert str(conflict.value) == (
-        f'update configmaps "team-a/a": Conflict (409): the object has been modified [{api.url}]'
+        f'update configmaps "team-a/a": Conflict (409): the object has been modified [{faulty.url}]'
     )
 
     await client.delete(CONFIG_MAPS, "a", "team-a")
@@ -49,17 +49,17 @@ async def test_create_get_replace_delete(api: FaultyApi, client: KubeClient) -> 
         await client.delete(CONFIG_MAPS, "a", "team-a")
 
 
-async def test_each_patch_has_its_content_type(api: FaultyApi, client: KubeClient) -> None:
-    await api.put("/api/v1/nodes/n", {"metadata": {"labels": {"old": "1"}}})
+async def test_each_patch_has_its_content_type(faulty: FaultyApi, client: KubeClient) -> None:
+    await faulty.put("/api/v1/nodes/n", {"metadata": {"labels": {"old": "1"}}})
     patched = await client.merge_patch(NODES, "n", {"metadata": {"labels": {"old": None, "new": "2"}}})
     assert patched.labels == {"new": "2"}
     answer = raw(200, b'{"metadata":{"name":"n"}}')
-    api.inject(any_request, answer, times=None)
+    faulty.inject(any_request, answer, times=None)
     await client.json_patch(NODES, "n", [{"op": "remove", "path": "/metadata/labels/new"}], subresource="status")
     applied = PartialObject(patched)
     await client.apply(NODES, "n", applied, field_manager="tests", force=True)
 
-    merge, operations, apply = api.seen
+    merge, operations, apply = faulty.seen
     assert merge.headers["Content-Type"] == "application/merge-patch+json"
     assert operations.headers["Content-Type"] == "application/json-patch+json"
     assert operations.path == "/api/v1/nodes/n/status"
@@ -69,10 +69,10 @@ async def test_each_patch_has_its_content_type(api: FaultyApi, client: KubeClien
     assert apply.json["metadata"]["resourceVersion"] == patched.resource_version, "Structs are sent as JSON"
 
 
-async def test_delete_with_preconditions(api: FaultyApi, client: KubeClient) -> None:
-    await api.put("/api/v1/nodes/n", {})
+async def test_delete_with_preconditions(faulty: FaultyApi, client: KubeClient) -> None:
+    await faulty.put("/api/v1/nodes/n", {})
     await client.delete(NODES, "n", uid="u-1", resource_version="7", propagation="Foreground")
-    assert api.seen[-1].json == {
+    assert faulty.seen[-1].json == {
         "apiVersion": "v1",
         "kind": "DeleteOptions",
         "preconditions": {"uid": "u-1", "resourceVersion": "7"},
@@ -80,12 +80,12 @@ async def test_delete_with_preconditions(api: FaultyApi, client: KubeClient) -> 
     }
 
 
-async def test_pages(api: FaultyApi, client: KubeClient) -> None:
+async def test_pages(faulty: FaultyApi, client: KubeClient) -> None:
     for number in range(5):
-        await api.put(f"{MAPS}/c{number}", {})
+        await faulty.put(f"{MAPS}/c{number}", {})
     pages = [page async for page in client.list_pages(CONFIG_MAPS, "team-a", into=PartialObject, limit=2)]
     assert [[item.metadata.name for item in page.objects] for page in pages] == [["c0", "c1"], ["c2", "c3"], ["c4"]]
-    api.inject(is_next_page, status(410, "Expired"))
+    faulty.inject(is_next_page, status(410, "Expired"))
     with pytest.raises(errors.Gone):
         async for _ in client.list_pages(CONFIG_MAPS, into=msgspec.Raw, limit=2):
             pass
@@ -93,87 +93,91 @@ async def test_pages(api: FaultyApi, client: KubeClient) -> None:
     assert [page.objects for page in empty] == [[]], "a null list is an empty one"
 
 
-async def test_answer_that_is_not_what_was_asked_for(api: FaultyApi, client: KubeClient) -> None:
-    api.inject(any_request, raw(200, b'{"metadata": []}'))
+async def test_answer_that_is_not_what_was_asked_for(faulty: FaultyApi, client: KubeClient) -> None:
+    faulty.inject(any_request, raw(200, b'{"metadata": []}'))
     with pytest.raises(errors.ServerError, match='decode nodes "n": the answer cannot be read: Expected `object`'):
         await client.get(NODES, "n", into=PartialObject)
 
 
-async def test_429_carries_retry_after(api: FaultyApi, client: KubeClient) -> None:
-    api.inject(any_request, status(429, "TooManyRequests", "too many", {"Retry-After": "7"}))
+async def test_429_carries_retry_after(faulty: FaultyApi, client: KubeClient) -> None:
+    faulty.inject(any_request, status(429, "TooManyRequests", "too many", {"Retry-After": "7"}))
     with pytest.raises(errors.TooManyRequests) as raised:
         await client.get(NODES, "n", into=PartialObject)
     assert raised.value.retry_after == 7.0
 
 
-async def test_dropped_write_is_unreachable_and_may_have_happened(api: FaultyApi, client: KubeClient) -> None:
-    api.inject(any_request, after(drop))
+async def test_dropped_write_is_unreachable_and_may_have_happened(faulty: FaultyApi, client: KubeClient) -> None:
+    faulty.inject(any_request, after(drop))
     with pytest.raises(errors.Unreachable, match='create nodes "n"'):
         await client.create(NODES, {"metadata": {"name": "n"}}, name="n")
     assert (await client.get(NODES, "n", into=PartialObject)).metadata.name == "n"
 
 
-async def test_hanging_server_is_given_up(api: FaultyApi, client: KubeClient) -> None:
-    api.inject(any_request, hang(asyncio.Event()))
+async def test_hanging_server_is_given_up(faulty: FaultyApi, client: KubeClient) -> None:
+    faulty.inject(any_request, hang(asyncio.Event()))
     with pytest.raises(errors.Unreachable, match=r"no complete answer in time \(limit 0\.1 s\)"):
         await client.request("GET", "/version", timeout=0.1)
 
 
-async def test_nobody_listening(api: FaultyApi, client: KubeClient) -> None:
-    await api.stop()
-    with pytest.raises(errors.Unreachable, match=f"Connect.*{api.url}"):
+async def test_nobody_listening(faulty: FaultyApi, client: KubeClient) -> None:
+    await faulty.stop()
+    with pytest.raises(errors.Unreachable, match=f"Connect.*{faulty.url}"):
         await client.get(NODES, "n", into=PartialObject)
 
 
-async def test_name_that_is_a_path_never_leaves_the_process(api: FaultyApi, client: KubeClient) -> None:
+async def test_name_that_is_a_path_never_leaves_the_process(faulty: FaultyApi, client: KubeClient) -> None:
     with pytest.raises(errors.Invalid, match="names cannot be"):
         await client.get(CONFIG_MAPS, "../../secrets/token", "team-a", into=PartialObject)
-    assert api.seen == []
+    assert faulty.seen == []
 
 
 async def test_proxy_of_the_environment_is_not_used_for_loopback(
-    api: FaultyApi, monkeypatch: pytest.MonkeyPatch
+    faulty: FaultyApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("http_proxy", "HTTP_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    await api.put("/api/v1/nodes/n", {})
-    async with KubeClient.connect(api.kubeconfig) as client:
+    await faulty.put("/api/v1/nodes/n", {})
+    async with KubeClient.connect(faulty.kubeconfig) as client:
         assert (await client.get(NODES, "n", into=PartialObject)).metadata.name == "n"
 
 
 # -- credentials ---------------------------------------------------------------------------------------------------
 
 
-async def test_token_is_read_again_after_a_minute(api: FaultyApi, clock: FakeClock) -> None:
-    async with KubeClient(KubeconfigCredentials(str(api.kubeconfig)), clock=clock) as client:
+async def test_token_is_read_again_after_a_minute(faulty: FaultyApi, clock: FakeClock) -> None:
+    async with KubeClient(KubeconfigCredentials(str(faulty.kubeconfig)), clock=clock) as client:
         await client.request("GET", "/api/v1/nodes")
-        api.write_kubeconfig("second")
+        faulty.write_kubeconfig("second")
         clock.advance(RELOAD_SECONDS - 1)
         await client.request("GET", "/api/v1/nodes")
         clock.advance(1)
         await client.request("GET", "/api/v1/nodes")
-    assert [seen.headers["Authorization"] for seen in api.seen] == ["Bearer unused", "Bearer unused", "Bearer second"]
+    assert [seen.headers["Authorization"] for seen in faulty.seen] == [
+        "Bearer unused",
+        "Bearer unused",
+        "Bearer second",
+    ]
 
 
-async def test_401_reads_the_token_at_once_and_repeats_the_request_once(api: FaultyApi, client: KubeClient) -> None:
+async def test_401_reads_the_token_at_once_and_repeats_the_request_once(faulty: FaultyApi, client: KubeClient) -> None:
     await client.request("GET", "/api/v1/nodes")
-    api.token = "second"
-    api.write_kubeconfig("second")
+    faulty.token = "second"
+    faulty.write_kubeconfig("second")
     await client.create(NODES, {"metadata": {"name": "n"}}, name="n")
-    assert [seen.headers["Authorization"] for seen in api.seen[1:]] == ["Bearer unused", "Bearer second"]
+    assert [seen.headers["Authorization"] for seen in faulty.seen[1:]] == ["Bearer unused", "Bearer second"]
 
 
-async def test_401_with_nothing_newer_is_reported(api: FaultyApi, client: KubeClient) -> None:
-    api.token = "another"
+async def test_401_with_nothing_newer_is_reported(faulty: FaultyApi, client: KubeClient) -> None:
+    faulty.token = "another"
     with pytest.raises(errors.Unauthorized, match="get nodes"):
         await client.get(NODES, "n", into=PartialObject)
-    assert len(api.seen) == 1, "repeating it with the same token would be useless"
+    assert len(faulty.seen) == 1, "repeating it with the same token would be useless"
 
 
 async def test_many_requests_refused_at_once_read_the_token_once(
-    api: FaultyApi, client: KubeClient, monkeypatch: pytest.MonkeyPatch
+    faulty: FaultyApi, client: KubeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loads = 0
     load = KubeconfigCredentials.load
@@ -184,38 +188,38 @@ async def test_many_requests_refused_at_once_read_the_token_once(
         return await load(self, afresh=afresh)
 
     monkeypatch.setattr(KubeconfigCredentials, "load", counting)
-    api.token = "second"
-    api.write_kubeconfig("second")
+    faulty.token = "second"
+    faulty.write_kubeconfig("second")
     await asyncio.gather(*(client.request("GET", "/api/v1/nodes") for _ in range(10)))
     assert loads == 1
 
 
 async def test_unreadable_kubeconfig_keeps_the_old_token(
-    api: FaultyApi, clock: FakeClock, caplog: pytest.LogCaptureFixture
+    faulty: FaultyApi, clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with KubeClient(KubeconfigCredentials(str(api.kubeconfig)), clock=clock) as client:
-        (api.directory / "token").unlink()
+    async with KubeClient(KubeconfigCredentials(str(faulty.kubeconfig)), clock=clock) as client:
+        (faulty.directory / "token").unlink()
         clock.advance(RELOAD_SECONDS)
         await client.request("GET", "/api/v1/nodes")
     assert "keeping the credentials read before" in caplog.text
-    assert api.seen[-1].headers["Authorization"] == "Bearer unused"
+    assert faulty.seen[-1].headers["Authorization"] == "Bearer unused"
 
 
 async def test_another_address_is_followed_while_old_requests_end_in_peace(
-    api: FaultyApi, tmp_path: Path, clock: FakeClock
+    faulty: FaultyApi, tmp_path: Path, clock: FakeClock
 ) -> None:
     release = asyncio.Event()
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     async with FaultyApi(elsewhere) as other:
-        async with KubeClient(KubeconfigCredentials(str(api.kubeconfig)), clock=clock) as client:
-            api.inject(any_request, hang(release))
+        async with KubeClient(KubeconfigCredentials(str(faulty.kubeconfig)), clock=clock) as client:
+            faulty.inject(any_request, hang(release))
             slow = asyncio.create_task(client.request("GET", "/api/v1/nodes"))
-            await api.until(lambda: len(api.seen) == 1)
+            await faulty.until(lambda: len(faulty.seen) == 1)
             # The kubeconfig itself is read again when a token is refused.
-            api.token = other.token = "moved"
-            api.write_kubeconfig("moved")
-            api.kubeconfig.write_text(other.kubeconfig.read_text())
+            faulty.token = other.token = "moved"
+            faulty.write_kubeconfig("moved")
+            faulty.kubeconfig.write_text(other.kubeconfig.read_text())
             await client.request("GET", "/api/v1/nodes")
             assert client.server == other.url
             release.set()
@@ -223,8 +227,8 @@ async def test_another_address_is_followed_while_old_requests_end_in_peace(
         assert len(other.seen) == 1
 
 
-async def test_exec_plugin(api: FaultyApi, tmp_path: Path) -> None:
-    api.token = "from-plugin-2"
+async def test_exec_plugin(faulty: FaultyApi, tmp_path: Path) -> None:
+    faulty.token = "from-plugin-2"
     counter = tmp_path / "runs"
     plugin = tmp_path / "plugin.py"
     plugin.write_text(
@@ -236,7 +240,7 @@ async def test_exec_plugin(api: FaultyApi, tmp_path: Path) -> None:
         "print(json.dumps({'apiVersion': 'client.authentication.k8s.io/v1', 'kind': 'ExecCredential',\n"
         "                  'status': status}))\n"
     )
-    config = json.loads(api.kubeconfig.read_text())
+    config = json.loads(faulty.kubeconfig.read_text())
     config["users"][0]["user"] = {
         "exec": {
             "apiVersion": "client.authentication.k8s.io/v1",
@@ -245,8 +249,8 @@ async def test_exec_plugin(api: FaultyApi, tmp_path: Path) -> None:
             "interactiveMode": "Never",
         }
     }
-    api.kubeconfig.write_text(json.dumps(config))
-    async with KubeClient.connect(api.kubeconfig) as client:
+    faulty.kubeconfig.write_text(json.dumps(config))
+    async with KubeClient.connect(faulty.kubeconfig) as client:
         await client.request("GET", "/api/v1/nodes")
         await client.request("GET", "/api/v1/nodes")
     assert counter.read_text() == "2", "once at the start, once because the server refused the first token"
@@ -263,25 +267,25 @@ async def test_in_cluster_with_a_new_token_and_a_new_authority(tmp_path: Path) -
     account.mkdir()
     (account / "token").write_text("one\n")
     (account / "ca.crt").write_bytes((TLS / "first.crt").read_bytes())
-    async with FaultyApi(tmp_path, token="one", tls=server_context("first")) as api:
-        host, port = api.url.removeprefix("https://").split(":")
+    async with FaultyApi(tmp_path, token="one", tls=server_context("first")) as faulty:
+        host, port = faulty.url.removeprefix("https://").split(":")
         environ = {"KUBERNETES_SERVICE_HOST": host, "KUBERNETES_SERVICE_PORT": port}
         clock = FakeClock()
         async with KubeClient(InClusterCredentials(environ, account), clock=clock) as client:
             await client.request("GET", "/api/v1/nodes")
-            api.token = "two"
+            faulty.token = "two"
             (account / "token").write_text("two")
             await client.request("GET", "/api/v1/nodes")
 
-            await api.stop()
-            api.tls = server_context("second")
-            await api.start()
+            await faulty.stop()
+            faulty.tls = server_context("second")
+            await faulty.start()
             with pytest.raises(errors.Unreachable, match="certificate is not accepted, check the cluster's"):
                 await client.request("GET", "/api/v1/nodes")
             (account / "ca.crt").write_bytes((TLS / "second.crt").read_bytes())
             clock.advance(RELOAD_SECONDS)
             await client.request("GET", "/api/v1/nodes")
-    tokens = [seen.headers["Authorization"].partition(" ")[2] for seen in api.seen]
+    tokens = [seen.headers["Authorization"].partition(" ")[2] for seen in faulty.seen]
     assert tokens == ["one", "one", "two", "two"]
 
 

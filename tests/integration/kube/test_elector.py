@@ -22,8 +22,8 @@ LEASE = "/apis/coordination.k8s.io/v1/namespaces/system/leases/controller"
 class Candidate:
     """One process competing, with the time of its own machine."""
 
-    def __init__(self, api: FaultyApi, name: str, client: KubeClient, timing: Timing, wall: datetime) -> None:
-        self.api = api
+    def __init__(self, faulty: FaultyApi, name: str, client: KubeClient, timing: Timing, wall: datetime) -> None:
+        self.api = faulty
         self.name = name
         self.clock = FakeClock()
         self.elector = LeaderElector(
@@ -79,13 +79,13 @@ async def pass_time(candidates: Iterable[Candidate], seconds: float) -> None:
         seconds -= 0.25
 
 
-def holder(api: FaultyApi) -> str:
-    lease = api.objects.get(LEASE)
+def holder(faulty: FaultyApi) -> str:
+    lease = faulty.objects.get(LEASE)
     return str(lease["spec"]["holderIdentity"]) if lease else ""
 
 
-def spec(api: FaultyApi) -> dict[str, Any]:
-    found: dict[str, Any] = api.objects[LEASE]["spec"]
+def spec(faulty: FaultyApi) -> dict[str, Any]:
+    found: dict[str, Any] = faulty.objects[LEASE]["spec"]
     return found
 
 
@@ -109,16 +109,16 @@ Compete = Callable[..., Awaitable[Candidate]]
 
 
 @pytest.fixture
-async def compete(api: FaultyApi) -> AsyncIterator[Compete]:
+async def compete(faulty: FaultyApi) -> AsyncIterator[Compete]:
     async with AsyncExitStack() as stack:
 
         async def start(
             name: str, timing: Timing | None = None, wall: datetime = datetime(2026, 1, 2, tzinfo=UTC)
         ) -> Candidate:
             client = await stack.enter_async_context(
-                KubeClient(KubeconfigCredentials(str(api.kubeconfig)), user_agent=name)
+                KubeClient(KubeconfigCredentials(str(faulty.kubeconfig)), user_agent=name)
             )
-            candidate = Candidate(api, name, client, timing or Timing(), wall)
+            candidate = Candidate(faulty, name, client, timing or Timing(), wall)
             stack.push_async_callback(candidate.stop)
             await candidate.clock.until_waiting()
             return candidate
@@ -127,19 +127,19 @@ async def compete(api: FaultyApi) -> AsyncIterator[Compete]:
 
 
 @asynccontextmanager
-async def partition(api: FaultyApi, name: str) -> AsyncIterator[None]:
+async def partition(faulty: FaultyApi, name: str) -> AsyncIterator[None]:
     """Nothing that this candidate sends arrives."""
-    api.inject(from_(name), drop, times=None)
+    faulty.inject(from_(name), drop, times=None)
     yield
-    api.heal()
+    faulty.heal()
 
 
-async def test_first_leads_second_waits(api: FaultyApi, compete: Compete) -> None:
+async def test_first_leads_second_waits(faulty: FaultyApi, compete: Compete) -> None:
     first, second = await compete("first"), await compete("second")
     assert (first.leads(), second.leads()) == (True, False)
     assert (first.elector.is_leader, second.elector.is_leader) == (True, False)
     assert first.elector.holder == second.elector.holder == "first"
-    assert spec(api) == {
+    assert spec(faulty) == {
         "holderIdentity": "first",
         "leaseDurationSeconds": 15,
         "acquireTime": "2026-01-02T00:00:00.000000Z",
@@ -150,33 +150,33 @@ async def test_first_leads_second_waits(api: FaultyApi, compete: Compete) -> Non
     assert (first.terms, second.terms) == (1, 0)
 
 
-async def test_released_on_stop_and_taken_at_the_next_look(api: FaultyApi, compete: Compete) -> None:
+async def test_released_on_stop_and_taken_at_the_next_look(faulty: FaultyApi, compete: Compete) -> None:
     first, second = await compete("first"), await compete("second")
     await first.stop()
     assert first.holder_when_ending == "first", "the task ends before the Lease is given back"
-    assert spec(api)["holderIdentity"] == ""
+    assert spec(faulty)["holderIdentity"] == ""
     assert not first.elector.is_leader
     await second.pass_time(2.5)
     assert second.leads()
-    assert spec(api)["leaseTransitions"] == 1
+    assert spec(faulty)["leaseTransitions"] == 1
 
 
-async def test_dead_holder_is_succeeded_after_the_duration_and_not_before(api: FaultyApi, compete: Compete) -> None:
+async def test_dead_holder_is_succeeded_after_the_duration_and_not_before(faulty: FaultyApi, compete: Compete) -> None:
     first, second = await compete("first"), await compete("second")
-    async with partition(api, "first"):
+    async with partition(faulty, "first"):
         await first.stop()
-    assert holder(api) == "first"
+    assert holder(faulty) == "first"
     await second.pass_time(14.5)
     assert not second.leads()
     await second.pass_time(3)
     assert second.leads()
-    assert spec(api)["leaseTransitions"] == 1
+    assert spec(faulty)["leaseTransitions"] == 1
 
 
-async def test_partitioned_holder_stops_before_another_starts(api: FaultyApi, compete: Compete) -> None:
+async def test_partitioned_holder_stops_before_another_starts(faulty: FaultyApi, compete: Compete) -> None:
     first, second = await compete("first"), await compete("second")
     await pass_time([first, second], 5)
-    async with partition(api, "first"):
+    async with partition(faulty, "first"):
         await pass_time([first, second], 9.75)
         assert not second.leads()
         await pass_time([first, second], 2.25)
@@ -196,69 +196,71 @@ async def test_clock_alone_ends_leadership(compete: Compete) -> None:
     assert not first.elector.is_leader, "even though no task could run meanwhile"
 
 
-async def test_short_outage_changes_nothing(api: FaultyApi, compete: Compete) -> None:
+async def test_short_outage_changes_nothing(faulty: FaultyApi, compete: Compete) -> None:
     first, second = await compete("first"), await compete("second")
     for _ in range(3):
-        async with partition(api, "first"):
+        async with partition(faulty, "first"):
             await pass_time([first, second], 7)
         await pass_time([first, second], 5)
     assert (first.terms, second.terms) == (1, 0)
 
 
-async def test_hanging_server_counts_as_failure(api: FaultyApi, compete: Compete) -> None:
+async def test_hanging_server_counts_as_failure(faulty: FaultyApi, compete: Compete) -> None:
     timing = Timing(lease_duration=0.6, renew_deadline=0.4, retry_period=0.1)
     first = await compete("first", timing)
-    api.inject(from_("first"), hang(asyncio.Event()), times=None)
+    faulty.inject(from_("first"), hang(asyncio.Event()), times=None)
     while first.leads():
         await first.clock.until_waiting()
         first.clock.advance(0.1)
         await asyncio.sleep(0)
     assert not first.elector.is_leader
-    assert len(api.requests(lambda seen: seen.method == "PUT")) >= 2, "one hanging request does not use up the deadline"
-    api.heal()
+    assert len(faulty.requests(lambda seen: seen.method == "PUT")) >= 2, (
+        "one hanging request does not use up the deadline"
+    )
+    faulty.heal()
     await first.pass_time(2)
     assert first.terms == 2
 
 
-async def test_renewal_whose_answer_was_lost(api: FaultyApi, compete: Compete) -> None:
+async def test_renewal_whose_answer_was_lost(faulty: FaultyApi, compete: Compete) -> None:
     first, second = await compete("first"), await compete("second")
-    api.inject(writes_of("first"), after(drop))
+    faulty.inject(writes_of("first"), after(drop))
     await pass_time([first, second], 30)
     assert (first.terms, second.terms) == (1, 0)
-    assert spec(api)["leaseTransitions"] == 0
+    assert spec(faulty)["leaseTransitions"] == 0
 
 
-async def test_takeover_whose_answer_was_lost(api: FaultyApi, compete: Compete) -> None:
-    api.inject(writes_of("first"), after(drop))
+async def test_takeover_whose_answer_was_lost(faulty: FaultyApi, compete: Compete) -> None:
+    faulty.inject(writes_of("first"), after(drop))
     first = await compete("first")
     assert not first.leads()
-    assert holder(api) == "first"
+    assert holder(faulty) == "first"
     await first.pass_time(3)
     assert first.leads()
 
 
 @pytest.mark.parametrize("fault", [status(500, "InternalError"), status(403, "Forbidden"), status(409, "Conflict")])
-async def test_refused_writes(api: FaultyApi, compete: Compete, fault: Any) -> None:
-    api.inject(writes_of("first"), fault, times=3)
+async def test_refused_writes(faulty: FaultyApi, compete: Compete, fault: Any) -> None:
+    faulty.inject(writes_of("first"), fault, times=3)
     first = await compete("first")
     assert not first.leads()
     await first.pass_time(8)
     assert first.leads()
 
 
-async def test_foreign_changes_to_the_lease_are_kept(api: FaultyApi, compete: Compete) -> None:
+async def test_foreign_changes_to_the_lease_are_kept(faulty: FaultyApi, compete: Compete) -> None:
     first = await compete("first")
-    lease = api.objects[LEASE]
-    await api.put(LEASE, {**lease, "metadata": {**lease["metadata"], "labels": {"by": "hand"}}})
+    lease = faulty.objects[LEASE]
+    await faulty.put(LEASE, {**lease, "metadata": {**lease["metadata"], "labels": {"by": "hand"}}})
     await first.pass_time(15)
     assert first.terms == 1
     assert first.leads()
-    assert api.objects[LEASE]["metadata"]["labels"] == {"by": "hand"}
+    assert faulty.objects[LEASE]["metadata"]["labels"] == {"by": "hand"}
 
 
-async def test_lease_taken_by_force_is_lost_at_once(api: FaultyApi, compete: Compete) -> None:
+async def test_lease_taken_by_force_is_lost_at_once(faulty: FaultyApi, compete: Compete) -> None:
     first = await compete("first")
-    await api.put(LEASE, {**api.objects[LEASE], "spec": {**spec(api), "holderIdentity": "somebody"}})
+    await faulty.put(LEASE, {**faulty.objects[LEASE], "spec": {**spec(faulty), "holderIdentity": "somebody"}})
     await first.pass_time(2.5)
     assert not first.leads()
     assert first.elector.holder == "somebody"
@@ -267,22 +269,22 @@ async def test_lease_taken_by_force_is_lost_at_once(api: FaultyApi, compete: Com
     assert first.terms == 2
 
 
-async def test_deleted_lease_is_made_again(api: FaultyApi, compete: Compete) -> None:
+async def test_deleted_lease_is_made_again(faulty: FaultyApi, compete: Compete) -> None:
     first = await compete("first")
-    await api.remove(LEASE)
+    await faulty.remove(LEASE)
     await first.pass_time(3)
-    assert holder(api) == "first"
+    assert holder(faulty) == "first"
     assert first.terms == 1
 
 
 @pytest.mark.parametrize("nonsense", [None, {"holderIdentity": 5}, {"leaseDurationSeconds": "long"}, {}])
-async def test_lease_made_by_hand_is_free(api: FaultyApi, compete: Compete, nonsense: Any) -> None:
-    await api.put(LEASE, {"spec": nonsense})
+async def test_lease_made_by_hand_is_free(faulty: FaultyApi, compete: Compete, nonsense: Any) -> None:
+    await faulty.put(LEASE, {"spec": nonsense})
     first = await compete("first")
     assert first.leads()
 
 
-async def test_wall_clocks_do_not_matter(api: FaultyApi, compete: Compete) -> None:
+async def test_wall_clocks_do_not_matter(faulty: FaultyApi, compete: Compete) -> None:
     past = await compete("past", wall=datetime(1999, 1, 1, tzinfo=UTC))
     future = await compete("future", wall=datetime(2099, 1, 1, tzinfo=UTC))
     await pass_time([past, future], 60)
@@ -292,60 +294,60 @@ async def test_wall_clocks_do_not_matter(api: FaultyApi, compete: Compete) -> No
     assert future.leads()
 
 
-async def test_three_candidates_one_after_the_other(api: FaultyApi, compete: Compete) -> None:
+async def test_three_candidates_one_after_the_other(faulty: FaultyApi, compete: Compete) -> None:
     candidates = list(await asyncio.gather(*(compete(name) for name in ("a", "b", "c"))))
     for leaders in range(1, 4):
         await pass_time(candidates, 25)
         assert sum(candidate.leads() for candidate in candidates) == 1
         leader = next(candidate for candidate in candidates if candidate.leads())
-        assert holder(api) == leader.name
-        assert spec(api)["leaseTransitions"] == leaders - 1
+        assert holder(faulty) == leader.name
+        assert spec(faulty)["leaseTransitions"] == leaders - 1
         candidates.remove(leader)
         if leaders % 2:
             await leader.stop()
         else:
-            async with partition(api, leader.name):
+            async with partition(faulty, leader.name):
                 await leader.stop()
 
 
-async def run_once(api: FaultyApi, lead: Callable[[], Awaitable[None]]) -> None:
-    async with KubeClient(KubeconfigCredentials(str(api.kubeconfig))) as client:
+async def run_once(faulty: FaultyApi, lead: Callable[[], Awaitable[None]]) -> None:
+    async with KubeClient(KubeconfigCredentials(str(faulty.kubeconfig))) as client:
         await LeaderElector(client, "controller", "system", "me").run(lead)
 
 
-async def test_ends_with_its_task_and_gives_the_lease_back(api: FaultyApi) -> None:
+async def test_ends_with_its_task_and_gives_the_lease_back(faulty: FaultyApi) -> None:
     async def lead() -> None:
-        assert holder(api) == "me"
+        assert holder(faulty) == "me"
 
-    await run_once(api, lead)
-    assert spec(api)["holderIdentity"] == ""
+    await run_once(faulty, lead)
+    assert spec(faulty)["holderIdentity"] == ""
 
 
-async def test_error_of_the_task_is_raised_after_the_lease_is_back(api: FaultyApi) -> None:
+async def test_error_of_the_task_is_raised_after_the_lease_is_back(faulty: FaultyApi) -> None:
     async def lead() -> None:
         raise RuntimeError("cannot lead")
 
     with pytest.raises(RuntimeError, match="cannot lead"):
-        await run_once(api, lead)
-    assert spec(api)["holderIdentity"] == ""
+        await run_once(faulty, lead)
+    assert spec(faulty)["holderIdentity"] == ""
 
 
-async def test_release_after_a_foreign_change(api: FaultyApi) -> None:
+async def test_release_after_a_foreign_change(faulty: FaultyApi) -> None:
     async def lead() -> None:
-        lease = api.objects[LEASE]
-        await api.put(LEASE, {**lease, "metadata": {**lease["metadata"], "labels": {"by": "hand"}}})
+        lease = faulty.objects[LEASE]
+        await faulty.put(LEASE, {**lease, "metadata": {**lease["metadata"], "labels": {"by": "hand"}}})
 
-    await run_once(api, lead)
-    assert spec(api)["holderIdentity"] == ""
-    assert api.objects[LEASE]["metadata"]["labels"] == {"by": "hand"}
+    await run_once(faulty, lead)
+    assert spec(faulty)["holderIdentity"] == ""
+    assert faulty.objects[LEASE]["metadata"]["labels"] == {"by": "hand"}
 
 
-async def test_lease_of_another_is_not_released(api: FaultyApi) -> None:
+async def test_lease_of_another_is_not_released(faulty: FaultyApi) -> None:
     async def lead() -> None:
-        await api.put(LEASE, {**api.objects[LEASE], "spec": {**spec(api), "holderIdentity": "somebody"}})
+        await faulty.put(LEASE, {**faulty.objects[LEASE], "spec": {**spec(faulty), "holderIdentity": "somebody"}})
 
-    await run_once(api, lead)
-    assert spec(api)["holderIdentity"] == "somebody"
+    await run_once(faulty, lead)
+    assert spec(faulty)["holderIdentity"] == "somebody"
 
 
 @pytest.mark.parametrize("numbers", [(10, 15, 2), (15, 10, 10), (15, 10, 0), (15, 15, 2)])

@@ -36,22 +36,22 @@ def bookmark(version: int) -> dict[str, Any]:
     return {"kind": "ConfigMap", "metadata": {"resourceVersion": str(version)}}
 
 
-def watched_from(api: FaultyApi) -> list[str]:
-    return [seen.query["resourceVersion"] for seen in api.requests(lambda seen: seen.query.get("watch") == "true")]
+def watched_from(faulty: FaultyApi) -> list[str]:
+    return [seen.query["resourceVersion"] for seen in faulty.requests(lambda seen: seen.query.get("watch") == "true")]
 
 
-def lists(api: FaultyApi) -> int:
-    return len(api.requests(lambda seen: "watch" not in seen.query and "continue" not in seen.query))
+def lists(faulty: FaultyApi) -> int:
+    return len(faulty.requests(lambda seen: "watch" not in seen.query and "continue" not in seen.query))
 
 
-async def test_lists_then_follows_additions_changes_and_deletions(api: FaultyApi, follow: Any, synced: Any) -> None:
-    await api.put(f"{MAPS}/old", {"data": {"k": "0"}})
+async def test_lists_then_follows_additions_changes_and_deletions(faulty: FaultyApi, follow: Any, synced: Any) -> None:
+    await faulty.put(f"{MAPS}/old", {"data": {"k": "0"}})
     async with follow() as recorder:
         await synced(recorder)
         assert recorder.data() == {"old": {"k": "0"}}
-        await api.put(f"{MAPS}/new", {"data": {"k": "1"}})
-        await api.put(f"{MAPS}/old", {"data": {"k": "2"}})
-        await api.remove(f"{MAPS}/new")
+        await faulty.put(f"{MAPS}/new", {"data": {"k": "1"}})
+        await faulty.put(f"{MAPS}/old", {"data": {"k": "2"}})
+        await faulty.remove(f"{MAPS}/new")
         await recorder.until(lambda: len(recorder.changes) == 4)
 
     seen = [(old and old.data, new and new.data) for old, new in recorder.changes]
@@ -60,66 +60,66 @@ async def test_lists_then_follows_additions_changes_and_deletions(api: FaultyApi
     assert recorder.names() == {"old"}
 
 
-async def test_asks_for_bookmarks_and_a_random_end(api: FaultyApi, follow: Any) -> None:
+async def test_asks_for_bookmarks_and_a_random_end(faulty: FaultyApi, follow: Any) -> None:
     async with follow(namespace="team-a", label_selector="a in (b,c)", field_selector="metadata.name=x") as recorder:
-        await api.until(lambda: api.open_watches == 1)
+        await faulty.until(lambda: faulty.open_watches == 1)
     del recorder
-    listed, watched = api.seen[0], api.seen[-1]
+    listed, watched = faulty.seen[0], faulty.seen[-1]
     assert listed.path == watched.path == MAPS
     assert listed.query["limit"] == "500"
     assert listed.query["labelSelector"] == watched.query["labelSelector"] == "a in (b,c)"
     assert listed.query["fieldSelector"] == watched.query["fieldSelector"] == "metadata.name=x"
     assert watched.query["allowWatchBookmarks"] == "true"
     assert 270 <= int(watched.query["timeoutSeconds"]) <= 330
-    assert watched.query["resourceVersion"] == str(api.version)
+    assert watched.query["resourceVersion"] == str(faulty.version)
 
 
-async def test_lists_in_pages(api: FaultyApi, follow: Any, synced: Any) -> None:
+async def test_lists_in_pages(faulty: FaultyApi, follow: Any, synced: Any) -> None:
     for number in range(7):
-        await api.put(f"{MAPS}/c{number}", {})
+        await faulty.put(f"{MAPS}/c{number}", {})
     async with follow(page_size=3) as recorder:
         await synced(recorder)
         assert recorder.names() == {f"c{number}" for number in range(7)}
-    assert [seen.query.get("continue") for seen in api.seen if "watch" not in seen.query] == [None, "3", "6"]
+    assert [seen.query.get("continue") for seen in faulty.seen if "watch" not in seen.query] == [None, "3", "6"]
 
 
 async def test_continue_token_that_expires_restarts_the_list_in_one_piece(
-    api: FaultyApi, follow: Any, synced: Any
+    faulty: FaultyApi, follow: Any, synced: Any
 ) -> None:
     for number in range(7):
-        await api.put(f"{MAPS}/c{number}", {})
-    api.inject(is_next_page, status(410, "Expired", "The provided continue parameter is too old"), times=None)
+        await faulty.put(f"{MAPS}/c{number}", {})
+    faulty.inject(is_next_page, status(410, "Expired", "The provided continue parameter is too old"), times=None)
     async with follow(page_size=3) as recorder:
         await synced(recorder)
         assert recorder.names() == {f"c{number}" for number in range(7)}
     assert len(recorder.changes) == 7, "nothing of the abandoned list was reported"
-    assert "limit" not in api.seen[2].query
+    assert "limit" not in faulty.seen[2].query
 
 
 @pytest.mark.parametrize("fault", [status(500, "InternalError"), status(403, "Forbidden"), drop, raw(200, b'{"ite')])
-async def test_list_that_fails_is_tried_again(api: FaultyApi, follow: Any, synced: Any, fault: Any) -> None:
-    await api.put(f"{MAPS}/a", {})
-    api.inject(is_list, fault, times=3)
+async def test_list_that_fails_is_tried_again(faulty: FaultyApi, follow: Any, synced: Any, fault: Any) -> None:
+    await faulty.put(f"{MAPS}/a", {})
+    faulty.inject(is_list, fault, times=3)
     async with follow() as recorder:
         await synced(recorder)
         assert recorder.names() == {"a"}
-        assert lists(api) == 4
+        assert lists(faulty) == 4
 
 
-async def test_health_tells_why(api: FaultyApi, follow: Any, synced: Any) -> None:
-    api.inject(is_list, status(403, "Forbidden", "configmaps is forbidden: no RBAC"), times=None)
+async def test_health_tells_why(faulty: FaultyApi, follow: Any, synced: Any) -> None:
+    faulty.inject(is_list, status(403, "Forbidden", "configmaps is forbidden: no RBAC"), times=None)
     async with follow() as recorder:
-        await api.until(lambda: lists(api) == 3)
+        await faulty.until(lambda: lists(faulty) == 3)
         health = recorder.informer.health
         assert not health.synced
         assert not health.watching
         assert health.failures >= 2
         assert health.last_contact is None
-        assert health.last_error == f"list configmaps: Forbidden (403): configmaps is forbidden: no RBAC [{api.url}]"
-        api.heal()
+        assert health.last_error == f"list configmaps: Forbidden (403): configmaps is forbidden: no RBAC [{faulty.url}]"
+        faulty.heal()
         await synced(recorder)
-        await api.until(lambda: api.open_watches == 1)
-        await api.put(f"{MAPS}/a", {})
+        await faulty.until(lambda: faulty.open_watches == 1)
+        await faulty.put(f"{MAPS}/a", {})
         await recorder.until(lambda: recorder.names() == {"a"})
         health = recorder.informer.health
         assert health.synced
@@ -129,7 +129,7 @@ async def test_health_tells_why(api: FaultyApi, follow: Any, synced: Any) -> Non
         assert health.last_contact is not None
 
 
-async def test_429_waits_as_long_as_the_server_says(api: FaultyApi, follow: Any) -> None:
+async def test_429_waits_as_long_as_the_server_says(faulty: FaultyApi, follow: Any) -> None:
     waits: list[float] = []
     asked = asyncio.Event()
 
@@ -144,14 +144,16 @@ async def test_429_waits_as_long_as_the_server_says(api: FaultyApi, follow: Any)
             waits.append(seconds)
             asked.set()
 
-    api.inject(is_list, status(429, "TooManyRequests", headers={"Retry-After": "17"}))
+    faulty.inject(is_list, status(429, "TooManyRequests", headers={"Retry-After": "17"}))
     async with follow(clock=Clock()), asyncio.timeout(60):
         await asked.wait()
-        await api.until(lambda: lists(api) == 2)
+        await faulty.until(lambda: lists(faulty) == 2)
     assert waits[0] == 17.0
 
 
-async def test_dropped_in_the_middle_of_a_line_resumes_without_loss(api: FaultyApi, follow: Any, synced: Any) -> None:
+async def test_dropped_in_the_middle_of_a_line_resumes_without_loss(
+    faulty: FaultyApi, follow: Any, synced: Any
+) -> None:
     async def cut_short(stream: Stream) -> None:
         await stream.event("ADDED", config(101, "a"))
         await stream.send(event_line("ADDED", config(102, "b"))[:40])
@@ -161,15 +163,15 @@ async def test_dropped_in_the_middle_of_a_line_resumes_without_loss(api: FaultyA
         await stream.event("ADDED", config(102, "b"))
         await asyncio.Event().wait()
 
-    api.inject(is_watch, watch_script(cut_short))
-    api.inject(is_watch, watch_script(rest))
+    faulty.inject(is_watch, watch_script(cut_short))
+    faulty.inject(is_watch, watch_script(rest))
     async with follow() as recorder:
         await recorder.until(lambda: recorder.names() == {"a", "b"})
-    assert watched_from(api) == ["100", "101"]
-    assert lists(api) == 1
+    assert watched_from(faulty) == ["100", "101"]
+    assert lists(faulty) == 1
 
 
-async def test_lines_in_tiny_chunks_and_several_in_one(api: FaultyApi, follow: Any) -> None:
+async def test_lines_in_tiny_chunks_and_several_in_one(faulty: FaultyApi, follow: Any) -> None:
     async def crumbs(stream: Stream) -> None:
         for byte in event_line("ADDED", config(101, "a", text="ä\\n€")):
             await stream.send(bytes([byte]))
@@ -178,43 +180,43 @@ async def test_lines_in_tiny_chunks_and_several_in_one(api: FaultyApi, follow: A
         await stream.send(together[-5:])
         await asyncio.Event().wait()
 
-    api.inject(is_watch, watch_script(crumbs))
+    faulty.inject(is_watch, watch_script(crumbs))
     async with follow() as recorder:
         await recorder.until(lambda: recorder.names() == {"a", "b", "c"})
         assert recorder.data()["a"] == {"text": "ä\\n€"}
-    assert len(watched_from(api)) == 1
+    assert len(watched_from(faulty)) == 1
 
 
-async def test_line_of_several_mebibytes(api: FaultyApi, follow: Any, synced: Any) -> None:
+async def test_line_of_several_mebibytes(faulty: FaultyApi, follow: Any, synced: Any) -> None:
     big = "x" * (5 << 20)
     async with follow() as recorder:
         await synced(recorder)
-        await api.put(f"{MAPS}/big", {"data": {"blob": big}})
+        await faulty.put(f"{MAPS}/big", {"data": {"blob": big}})
         await recorder.until(lambda: recorder.names() == {"big"})
         assert recorder.data()["big"]["blob"] == big
-    assert len(watched_from(api)) == 1
+    assert len(watched_from(faulty)) == 1
 
 
-async def test_410_on_connect_lists_again_and_sees_deletions(api: FaultyApi, follow: Any, synced: Any) -> None:
+async def test_410_on_connect_lists_again_and_sees_deletions(faulty: FaultyApi, follow: Any, synced: Any) -> None:
     for name in ("stays", "goes", "changes", "returns"):
-        await api.put(f"{MAPS}/{name}", {"data": {"v": "1"}})
+        await faulty.put(f"{MAPS}/{name}", {"data": {"v": "1"}})
     blind = asyncio.Event()
 
     async def blackout(stream: Stream) -> None:
         await blind.wait()
         stream.cut()
 
-    api.inject(is_watch, watch_script(blackout))
+    faulty.inject(is_watch, watch_script(blackout))
     async with follow() as recorder:
         await synced(recorder)
         old_uid = recorder.informer.get(ObjectKey("team-a", "returns")).metadata.uid
         recorder.changes.clear()
-        await api.remove(f"{MAPS}/goes")
-        await api.remove(f"{MAPS}/returns")
-        await api.put(f"{MAPS}/returns", {"data": {"v": "1"}})
-        await api.put(f"{MAPS}/changes", {"data": {"v": "2"}})
-        await api.put(f"{MAPS}/arrives", {"data": {"v": "1"}})
-        api.forget_history()
+        await faulty.remove(f"{MAPS}/goes")
+        await faulty.remove(f"{MAPS}/returns")
+        await faulty.put(f"{MAPS}/returns", {"data": {"v": "1"}})
+        await faulty.put(f"{MAPS}/changes", {"data": {"v": "2"}})
+        await faulty.put(f"{MAPS}/arrives", {"data": {"v": "1"}})
+        faulty.forget_history()
         blind.set()
         await recorder.until(lambda: recorder.names() == {"stays", "changes", "returns", "arrives"})
         await recorder.until(lambda: len(recorder.changes) == 5)
@@ -228,99 +230,99 @@ async def test_410_on_connect_lists_again_and_sees_deletions(api: FaultyApi, fol
         ("returns", False, True),
         ("returns", True, False),
     ]
-    assert lists(api) == 2
+    assert lists(faulty) == 2
 
 
-async def test_410_in_the_stream_lists_again(api: FaultyApi, follow: Any, synced: Any) -> None:
-    await api.put(f"{MAPS}/a", {})
+async def test_410_in_the_stream_lists_again(faulty: FaultyApi, follow: Any, synced: Any) -> None:
+    await faulty.put(f"{MAPS}/a", {})
 
     async def expire(stream: Stream) -> None:
-        await api.remove(f"{MAPS}/a")
+        await faulty.remove(f"{MAPS}/a")
         await stream.event("ERROR", {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old"})
         await asyncio.Event().wait()
 
-    api.inject(is_watch, watch_script(expire))
+    faulty.inject(is_watch, watch_script(expire))
     async with follow() as recorder:
         await recorder.until(lambda: len(recorder.changes) == 2)
         assert recorder.names() == set()
-        await api.until(lambda: api.open_watches == 1)
-    assert lists(api) == 2
-    assert watched_from(api)[-1] == str(api.version)
+        await faulty.until(lambda: faulty.open_watches == 1)
+    assert lists(faulty) == 2
+    assert watched_from(faulty)[-1] == str(faulty.version)
 
 
-async def test_other_error_events_watch_again_from_the_same_version(api: FaultyApi, follow: Any) -> None:
+async def test_other_error_events_watch_again_from_the_same_version(faulty: FaultyApi, follow: Any) -> None:
     async def fail(stream: Stream) -> None:
         await stream.event("ADDED", config(101, "a"))
         await stream.event("ERROR", {"kind": "Status", "code": 500, "reason": "InternalError", "message": "oops"})
 
-    api.inject(is_watch, watch_script(fail))
+    faulty.inject(is_watch, watch_script(fail))
     async with follow() as recorder:
         await recorder.until(lambda: recorder.names() == {"a"})
-        await api.until(lambda: len(watched_from(api)) == 2)
-    assert watched_from(api) == ["100", "101"]
-    assert lists(api) == 1
+        await faulty.until(lambda: len(watched_from(faulty)) == 2)
+    assert watched_from(faulty) == ["100", "101"]
+    assert lists(faulty) == 1
 
 
-async def test_version_from_the_future_lists_again(api: FaultyApi, follow: Any, synced: Any) -> None:
+async def test_version_from_the_future_lists_again(faulty: FaultyApi, follow: Any, synced: Any) -> None:
     too_large = (
         b'{"kind":"Status","code":504,"reason":"Timeout","message":"Too large resource version: 100, current: 5",'
         b'"details":{"causes":[{"reason":"ResourceVersionTooLarge","message":"Too large resource version"}]}}'
     )
-    api.inject(is_watch, raw(504, too_large))
+    faulty.inject(is_watch, raw(504, too_large))
     async with follow() as recorder:
         await synced(recorder)
-        await api.until(lambda: api.open_watches == 1)
-        assert lists(api) == 2
+        await faulty.until(lambda: faulty.open_watches == 1)
+        assert lists(faulty) == 2
 
 
-async def test_bookmarks_alone_move_the_version(api: FaultyApi, follow: Any, synced: Any) -> None:
+async def test_bookmarks_alone_move_the_version(faulty: FaultyApi, follow: Any, synced: Any) -> None:
     async def quiet(stream: Stream) -> None:
         await stream.event("BOOKMARK", bookmark(150))
         await stream.event("BOOKMARK", bookmark(170))
         stream.cut()
 
-    api.inject(is_watch, watch_script(quiet))
+    faulty.inject(is_watch, watch_script(quiet))
     async with follow() as recorder:
-        await api.until(lambda: len(watched_from(api)) == 2)
+        await faulty.until(lambda: len(watched_from(faulty)) == 2)
         assert recorder.keys == []
-    assert watched_from(api) == ["100", "170"]
+    assert watched_from(faulty) == ["100", "170"]
 
 
-async def test_half_open_connection_is_given_up(api: FaultyApi, follow: Any, synced: Any) -> None:
+async def test_half_open_connection_is_given_up(faulty: FaultyApi, follow: Any, synced: Any) -> None:
     async def silent(stream: Stream) -> None:
         await asyncio.Event().wait()
 
-    api.inject(is_watch, watch_script(silent))
+    faulty.inject(is_watch, watch_script(silent))
     async with follow(watch_seconds=(1.0, 1.0), watch_grace=0.1) as recorder:
-        await api.until(lambda: len(watched_from(api)) >= 2)
-        await api.put(f"{MAPS}/a", {})
+        await faulty.until(lambda: len(watched_from(faulty)) >= 2)
+        await faulty.put(f"{MAPS}/a", {})
         await recorder.until(lambda: recorder.names() == {"a"})
-    assert lists(api) == 1
+    assert lists(faulty) == 1
 
 
-async def test_server_that_never_answers_a_watch_is_given_up(api: FaultyApi, follow: Any, synced: Any) -> None:
-    api.inject(is_watch, hang(asyncio.Event()))
+async def test_server_that_never_answers_a_watch_is_given_up(faulty: FaultyApi, follow: Any, synced: Any) -> None:
+    faulty.inject(is_watch, hang(asyncio.Event()))
     async with follow(watch_seconds=(1.0, 1.0), watch_grace=0.1) as recorder:
-        await api.until(lambda: len(watched_from(api)) >= 2)
-        await api.put(f"{MAPS}/a", {})
+        await faulty.until(lambda: len(watched_from(faulty)) >= 2)
+        await faulty.put(f"{MAPS}/a", {})
         await recorder.until(lambda: recorder.names() == {"a"})
 
 
-async def test_watch_ended_by_the_server_goes_on_where_it_was(api: FaultyApi, follow: Any) -> None:
+async def test_watch_ended_by_the_server_goes_on_where_it_was(faulty: FaultyApi, follow: Any) -> None:
     async with follow(watch_seconds=(1.0, 1.0)) as recorder:
-        await api.until(lambda: api.open_watches == 1)
-        await api.put(f"{MAPS}/a", {})
+        await faulty.until(lambda: faulty.open_watches == 1)
+        await faulty.put(f"{MAPS}/a", {})
         await recorder.until(lambda: recorder.names() == {"a"})
-        await api.until(lambda: len(watched_from(api)) == 2)
+        await faulty.until(lambda: len(watched_from(faulty)) == 2)
         assert recorder.informer.health.failures == 0
-    assert watched_from(api) == ["100", "101"]
+    assert watched_from(faulty) == ["100", "101"]
 
 
-async def test_watch_that_always_ends_at_once_is_a_failure_with_backoff(api: FaultyApi, follow: Any) -> None:
+async def test_watch_that_always_ends_at_once_is_a_failure_with_backoff(faulty: FaultyApi, follow: Any) -> None:
     async def nothing(stream: Stream) -> None:
         await stream.event("BOOKMARK", bookmark(100))
 
-    api.inject(is_watch, watch_script(nothing), times=None)
+    faulty.inject(is_watch, watch_script(nothing), times=None)
     waits: list[float] = []
 
     class Counting(Backoff):
@@ -329,15 +331,15 @@ async def test_watch_that_always_ends_at_once_is_a_failure_with_backoff(api: Fau
             return 0.0
 
     async with follow(backoff=Counting(Random(1))):
-        await api.until(lambda: len(watched_from(api)) == 5)
+        await faulty.until(lambda: len(watched_from(faulty)) == 5)
     assert len(waits) >= 4
 
 
 async def test_undecodable_object_is_reported_and_stops_nothing(
-    api: FaultyApi, follow: Any, synced: Any, caplog: pytest.LogCaptureFixture
+    faulty: FaultyApi, follow: Any, synced: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await api.put(f"{MAPS}/bad", {"data": {"k": 7}})
-    await api.put(f"{MAPS}/good", {"data": {"k": "7"}})
+    await faulty.put(f"{MAPS}/bad", {"data": {"k": 7}})
+    await faulty.put(f"{MAPS}/good", {"data": {"k": "7"}})
     bad = ObjectKey("team-a", "bad")
     async with follow() as recorder:
         await synced(recorder)
@@ -348,15 +350,15 @@ async def test_undecodable_object_is_reported_and_stops_nothing(
         assert set(informer.keys()) == {bad, ObjectKey("team-a", "good")}
 
         # A new version of it that is just as bad, then a good one, then bad again: the good state is kept.
-        await api.put(f"{MAPS}/bad", {"data": [1]})
-        await api.put(f"{MAPS}/bad", {"data": {"k": "fine"}})
+        await faulty.put(f"{MAPS}/bad", {"data": [1]})
+        await faulty.put(f"{MAPS}/bad", {"data": {"k": "fine"}})
         await recorder.until(lambda: recorder.names() == {"good", "bad"})
         assert bad not in informer.invalid
-        await api.put(f"{MAPS}/bad", {"data": {"k": {}}})
+        await faulty.put(f"{MAPS}/bad", {"data": {"k": {}}})
         await recorder.until(lambda: bad in informer.invalid)
         assert informer.get(bad).data == {"k": "fine"}
 
-        await api.remove(f"{MAPS}/bad")
+        await faulty.remove(f"{MAPS}/bad")
         await recorder.until(lambda: recorder.names() == {"good"})
         assert bad not in informer.invalid
     logged = [record for record in caplog.records if "cannot be read" in record.getMessage()]
@@ -368,21 +370,21 @@ async def test_undecodable_object_is_reported_and_stops_nothing(
 
 
 async def test_undecodable_object_listed_twice_is_logged_once(
-    api: FaultyApi, follow: Any, synced: Any, caplog: pytest.LogCaptureFixture
+    faulty: FaultyApi, follow: Any, synced: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await api.put(f"{MAPS}/bad", {"data": 7})
+    await faulty.put(f"{MAPS}/bad", {"data": 7})
 
     async def expire(stream: Stream) -> None:
         await stream.event("ERROR", {"kind": "Status", "code": 410, "reason": "Gone"})
 
-    api.inject(is_watch, watch_script(expire))
+    faulty.inject(is_watch, watch_script(expire))
     async with follow():
-        await api.until(lambda: api.open_watches == 1)
-    assert lists(api) == 2
+        await faulty.until(lambda: faulty.open_watches == 1)
+    assert lists(faulty) == 2
     assert len([record for record in caplog.records if "cannot be read" in record.getMessage()]) == 1
 
 
-async def test_nonsense_in_the_stream(api: FaultyApi, follow: Any) -> None:
+async def test_nonsense_in_the_stream(faulty: FaultyApi, follow: Any) -> None:
     async def nonsense(stream: Stream) -> None:
         await stream.event("ADDED", {"metadata": {"name": 5}})
         await stream.event("ADDED", {"metadata": {}})
@@ -392,14 +394,14 @@ async def test_nonsense_in_the_stream(api: FaultyApi, follow: Any) -> None:
         await stream.send(b"<html>gateway</html>\n")
         await asyncio.Event().wait()
 
-    api.inject(is_watch, watch_script(nonsense))
+    faulty.inject(is_watch, watch_script(nonsense))
     async with follow() as recorder:
         await recorder.until(lambda: recorder.names() == {"a"})
-        await api.until(lambda: len(watched_from(api)) == 2)
-    assert watched_from(api) == ["100", "102"]
+        await faulty.until(lambda: len(watched_from(faulty)) == 2)
+    assert watched_from(faulty) == ["100", "102"]
 
 
-async def test_handlers_that_raise_stop_nobody(api: FaultyApi, follow: Any, synced: Any) -> None:
+async def test_handlers_that_raise_stop_nobody(faulty: FaultyApi, follow: Any, synced: Any) -> None:
     async with follow() as recorder:
 
         def broken(*args: object) -> None:
@@ -408,48 +410,48 @@ async def test_handlers_that_raise_stop_nobody(api: FaultyApi, follow: Any, sync
         recorder.informer.on_change(broken)
         recorder.informer.on_key(broken)
         await synced(recorder)
-        await api.put(f"{MAPS}/a", {})
-        await api.put(f"{MAPS}/b", {})
+        await faulty.put(f"{MAPS}/a", {})
+        await faulty.put(f"{MAPS}/b", {})
         await recorder.until(lambda: recorder.names() == {"a", "b"})
 
 
-async def test_index_follows_changes(api: FaultyApi, follow: Any, synced: Any) -> None:
+async def test_index_follows_changes(faulty: FaultyApi, follow: Any, synced: Any) -> None:
     async with follow() as recorder:
         informer = recorder.informer
         informer.index("owner", lambda c: [(c.data or {}).get("owner", "nobody")])
         await synced(recorder)
-        await api.put(f"{MAPS}/a", {"data": {"owner": "x"}})
-        await api.put(f"{MAPS}/b", {"data": {"owner": "x"}})
+        await faulty.put(f"{MAPS}/a", {"data": {"owner": "x"}})
+        await faulty.put(f"{MAPS}/b", {"data": {"owner": "x"}})
         await recorder.until(lambda: len(informer.lookup("owner", "x")) == 2)
-        await api.put(f"{MAPS}/a", {"data": {"owner": "y"}})
-        await api.remove(f"{MAPS}/b")
+        await faulty.put(f"{MAPS}/a", {"data": {"owner": "y"}})
+        await faulty.remove(f"{MAPS}/b")
         await recorder.until(lambda: informer.lookup("owner", "x") == [])
         assert [c.metadata.name for c in informer.lookup("owner", "y")] == ["a"]
         with pytest.raises(KeyError):
             informer.lookup("colour", "x")
 
 
-async def test_server_restart_without_losing_anything(api: FaultyApi, follow: Any, synced: Any) -> None:
-    await api.put(f"{MAPS}/a", {})
-    await api.put(f"{MAPS}/b", {})
+async def test_server_restart_without_losing_anything(faulty: FaultyApi, follow: Any, synced: Any) -> None:
+    await faulty.put(f"{MAPS}/a", {})
+    await faulty.put(f"{MAPS}/b", {})
     async with follow() as recorder:
-        await api.until(lambda: api.open_watches == 1)
-        await api.stop()
-        await api.remove(f"{MAPS}/a")
-        await api.put(f"{MAPS}/c", {})
-        await api.start()
+        await faulty.until(lambda: faulty.open_watches == 1)
+        await faulty.stop()
+        await faulty.remove(f"{MAPS}/a")
+        await faulty.put(f"{MAPS}/c", {})
+        await faulty.start()
         await recorder.until(lambda: recorder.names() == {"b", "c"})
-    assert lists(api) == 1, "the version is still known: no need to list"
+    assert lists(faulty) == 1, "the version is still known: no need to list"
 
 
-async def test_expired_token_is_read_again_at_once(api: FaultyApi, follow: Any, synced: Any) -> None:
+async def test_expired_token_is_read_again_at_once(faulty: FaultyApi, follow: Any, synced: Any) -> None:
     async with follow() as recorder:
-        await api.until(lambda: api.open_watches == 1)
-        api.token = "second"
-        api.write_kubeconfig("second")
-        await api.stop()
-        await api.start()
-        await api.put(f"{MAPS}/a", {})
+        await faulty.until(lambda: faulty.open_watches == 1)
+        faulty.token = "second"
+        faulty.write_kubeconfig("second")
+        await faulty.stop()
+        await faulty.start()
+        await faulty.put(f"{MAPS}/a", {})
         await recorder.until(lambda: recorder.names() == {"a"})
-    tokens = [seen.headers.get("Authorization") for seen in api.seen]
+    tokens = [seen.headers.get("Authorization") for seen in faulty.seen]
     assert tokens[-2:] == ["Bearer unused", "Bearer second"]

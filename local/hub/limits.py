@@ -27,15 +27,20 @@ class Limits:
             return _LARGEST_STEP
         return int(min(_LARGEST_STEP, max(_SMALLEST_STEP, self.bytes_per_second / 20)))
 
-    def wait_for(self, size: int) -> None:
-        """Return when `size` more bytes may be written."""
+    def reserve(self, size: int) -> float:
+        """Take the next `size` bytes of the limit; return in how many seconds they may be written."""
         if self.bytes_per_second is None:
-            return
+            return 0.0
         with self._lock:
             now = self._clock()
             self._next_free = max(self._next_free, now) + size / self.bytes_per_second
-            delay = self._next_free - now
-        self._stopped.wait(delay)
+            return self._next_free - now
+
+    def wait_for(self, size: int) -> None:
+        """Return when `size` more bytes may be written."""
+        delay = self.reserve(size)
+        if delay > 0:
+            self._stopped.wait(delay)
 
     def delay_answer(self) -> None:
         """Return after the latency."""

@@ -205,9 +205,7 @@ class _Handler(BaseHTTPRequestHandler):
                 return
             if start in body.flips:
                 file.seek(start)
-                sent = bytes([file.read(1)[0] ^ body.flips[start]])
-                self.connection.sendall(sent)
-                hub.stats.body_bytes(body.repository, body.file.path, 1)
+                self._send_counted(hub, body, bytes([file.read(1)[0] ^ body.flips[start]]))
             else:
                 self._send_range(hub, body, file, start, stop)
 
@@ -216,17 +214,34 @@ class _Handler(BaseHTTPRequestHandler):
             step = min(hub.limits.step(), stop - start)
             hub.limits.wait_for(step)
             if isinstance(body.file.content, bytes):
-                self.connection.sendall(body.file.content[start : start + step])
-                sent = step
+                sent = self._send_counted(hub, body, body.file.content[start : start + step])
             else:
-                sent = os.sendfile(self.connection.fileno(), file.fileno(), start, step)
+                sent = self._sendfile_counted(hub, body, file, start, step)
             if sent == 0:
                 # The file has become shorter than it was when it was committed.
                 log.error("%s ends at byte %d of %d", body.file.content, start, body.file.size)
                 self.close_connection = True
                 return
-            hub.stats.body_bytes(body.repository, body.file.path, sent)
             start += sent
+
+    # Bytes are counted before they are sent, and what was not sent is taken back: a client that has a byte can rely on
+    # finding it in the counters.
+
+    def _send_counted(self, hub: Hub, body: FileBody, content: bytes) -> int:
+        hub.stats.body_bytes(body.repository, body.file.path, len(content))
+        self.connection.sendall(content)
+        return len(content)
+
+    def _sendfile_counted(self, hub: Hub, body: FileBody, file: BinaryIO, start: int, step: int) -> int:
+        hub.stats.body_bytes(body.repository, body.file.path, step)
+        sent = 0
+        try:
+            # Less than `step` if the client goes away meanwhile; only the next call fails then.
+            sent = os.sendfile(self.connection.fileno(), file.fileno(), start, step)
+        finally:
+            if sent < step:
+                hub.stats.body_bytes(body.repository, body.file.path, sent - step)
+        return sent
 
     def log_message(self, format: str, *args: object) -> None:
         """Requests are counted (`/_stats`), and logged only for debugging."""

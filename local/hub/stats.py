@@ -46,7 +46,7 @@ class Stats:
             self._most_open = max(self._most_open, self._open)
 
     def body_bytes(self, repository: str, file: str, size: int) -> None:
-        """Count bytes of a file that have been sent."""
+        """Count bytes of a file that are sent; negative for bytes that were announced and could not be sent."""
         with self._lock:
             self._file_bytes[f"{repository}/{file}"] += size
 

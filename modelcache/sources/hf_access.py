@@ -65,7 +65,7 @@ def _endpoint_from(environ: Mapping[str, str]) -> str:
         valid = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
     except ValueError:
         raise Unsupported("HF_ENDPOINT is not an address: set it to http(s)://host[:port].") from None
-    if not valid or parts.username is not None or parts.query or parts.fragment:
+    if not valid or any(mark in endpoint for mark in "@?#"):
         # It is not repeated: somebody may have put a password into it.
         raise Unsupported("HF_ENDPOINT must be http(s)://host[:port][/path], without user, password or query.")
     return endpoint.rstrip("/")

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from local.hub.access import Verdict, Wanted, judge
 from local.hub.faults import AnyFault, Close, Faults, Flip, IgnoreRange, Listing, Status, Target, falsify
+from local.hub.limits import Limits
 from local.hub.message import FileBody, Request, header_text, parse_target
 from local.hub.ranges import Unsatisfiable, parse_range
 from local.hub.repository import HubFile, Repository
@@ -195,3 +196,33 @@ def test_no_text_can_add_a_header(text: str) -> None:
 def test_targets(target: str, segments: tuple[str, ...]) -> None:
     path, query = parse_target(target)
     assert Request("GET", path, query, {}).segments == segments
+
+
+def test_the_limit_spreads_bytes_over_time() -> None:
+    now = [0.0]
+    limits = Limits(clock=lambda: now[0])
+    assert limits.reserve(10**9) == 0.0
+    limits.bytes_per_second = 1000.0
+    assert [limits.reserve(500) for _ in range(3)] == [0.5, 1.0, 1.5]
+    now[0] = 1.0
+    assert limits.reserve(500) == 1.0
+    # Time without transfers is not saved up: a link has no memory.
+    now[0] = 100.0
+    assert limits.reserve(500) == 0.5
+
+
+def test_steps_follow_the_limit() -> None:
+    limits = Limits()
+    unlimited = limits.step()
+    limits.bytes_per_second = 20_000_000.0
+    assert limits.step() == 1_000_000
+    limits.bytes_per_second = 1.0
+    assert 0 < limits.step() < 1_000_000 < unlimited
+
+
+def test_nobody_waits_any_more_once_stopped() -> None:
+    limits = Limits()
+    limits.bytes_per_second, limits.latency = 1e-9, 1e9
+    limits.stop()
+    limits.wait_for(1)
+    limits.delay_answer()

@@ -1,0 +1,78 @@
+"""From an exception to what the user is told and when it is tried again: one table for the whole agent.
+
+*Permanent* means that trying again changes nothing until somebody changes the DynamoModel, its Secret or the source. Even
+that is tried again from time to time, because the source may be what changes; everything else with exponential backoff.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from agent.store import (
+    BlobMissing,
+    IndexFailed,
+    PublishConflict,
+    RecordError,
+    StoreError,
+    StoreFull,
+)
+from agent.transfer.errors import InsufficientStorage, IntegrityError
+from modelcache.manifest import ManifestError
+from modelcache.sources.errors import SourceError
+
+RETRY_BASE = 1.0
+RETRY_CAP = 60.0
+"""Seconds between tries of what may succeed by itself."""
+PERMANENT_RETRY = 600.0
+"""Seconds until a permanent failure is tried again without a change."""
+
+
+class ManifestUnavailable(Exception):
+    """The controller did not give a manifest now; asking again may help. The message says why."""
+
+
+class Refused(Exception):
+    """What is wanted cannot be done as it is (a `Refuse` of the plan)."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+
+
+class Failure(NamedTuple):
+    """`reason` is CamelCase, `message` a sentence for the user. `retry_after`: the least number of seconds to wait."""
+
+    reason: str
+    message: str
+    permanent: bool
+    retry_after: float | None = None
+
+
+def failure_of(error: Exception) -> Failure | None:
+    """How `error` is reported; None for one that nobody has thought of."""
+    if isinstance(error, Refused):
+        return Failure(error.reason, error.message, permanent=True)
+    if isinstance(error, IntegrityError):
+        return Failure("DigestMismatch", str(error), permanent=True)
+    if isinstance(error, SourceError):
+        return Failure(error.reason, error.message, not error.retryable, error.retry_after)
+    if isinstance(error, InsufficientStorage | StoreFull):
+        return Failure("InsufficientStorage", str(error), permanent=False)
+    if isinstance(error, ManifestUnavailable):
+        return Failure("ManifestUnavailable", f"The manifest could not be fetched: {error}.", permanent=False)
+    if isinstance(error, ManifestError):
+        return Failure("InvalidManifest", f"The manifest cannot be used: {error}.", permanent=True)
+    return _store_failure(error) if isinstance(error, StoreError) else None
+
+
+def _store_failure(error: StoreError) -> Failure:
+    if isinstance(error, BlobMissing):
+        return Failure("ContentMissing", str(error), permanent=False)
+    if isinstance(error, PublishConflict):
+        return Failure("PublishConflict", str(error), permanent=True)
+    if isinstance(error, RecordError):
+        return Failure("InvalidReference", str(error), permanent=True)
+    if isinstance(error, IndexFailed):
+        return Failure("IndexFailed", str(error), permanent=False)
+    return Failure("StorageError", str(error), permanent=False)

@@ -1,0 +1,161 @@
+"""What is told to the controller, and when: from the state of workers to the wire's messages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from agent import plan
+from agent.content import Known, missing_digests
+from agent.plan import View, phase_of
+from agent.progress import RateMeter
+from agent.worker import ModelWorker
+from modelcache.rpc.modelcache_pb2 import (
+    PHASE_DOWNLOADING,
+    PHASE_READY,
+    FileDigest,
+    ModelKey,
+    ModelReport,
+    Problem,
+    Report,
+)
+
+MIN_PROGRESS_SECONDS = 1.0
+"""Reports that only tell progress are at least this far apart (see the contract in modelcache.proto)."""
+
+_PROGRESS = ("bytes_done", "bytes_per_second", "origin_bytes")
+
+
+@dataclass(slots=True)
+class ModelFacts:
+    """What reports about one model remember from one to the next."""
+
+    meter: RateMeter = field(default_factory=RateMeter)
+
+
+def model_report(
+    worker: ModelWorker,
+    facts: ModelFacts,
+    *,
+    now: float,
+    unix: float,
+    label_problem: str = "",
+    label_next_try: float | None = None,
+) -> ModelReport:
+    """The report about one model. `now` is monotonic, `unix` the wall clock of the same moment."""
+    view, current = worker.view, worker.current
+    failed = worker.trouble is not None and worker.trouble.failure.permanent
+    phase = phase_of(view, failed=failed, working=worker.working)
+    known = _subject(worker)
+    report = ModelReport(
+        model=ModelKey(namespace=worker.key.namespace, name=worker.key.name),
+        manifest_digest=worker.wanted_digest or (current.row.manifest_digest if current is not None else ""),
+        phase=phase,
+        bytes_total=known.size if known is not None else 0,
+        bytes_done=_bytes_done(worker, view, known),
+        origin_bytes=worker.origin_bytes,
+        current_revision=current.snapshot.revision if current is not None else "",
+    )
+    if phase == PHASE_DOWNLOADING:
+        report.bytes_per_second = facts.meter.sample(now, report.bytes_done)
+    if known is not None and view.fetched:
+        report.tree_digest = worker.tree_digest
+        missing = missing_digests(known.manifest, worker.digests)
+        report.digests.extend(FileDigest(path=path, sha256=sha256) for path, sha256 in missing.items())
+    elif known is not None and _is_here(view, known):
+        report.tree_digest = known.tree_digest or ""
+    if worker.since is not None:
+        report.started_at.CopyFrom(_timestamp(worker.since))
+    if phase == PHASE_READY and current is not None:
+        report.ready_at.CopyFrom(_timestamp(current.row.published_at))
+    problem = _problem(worker, view, unix - now, label_problem, label_next_try)
+    if problem is not None:
+        report.problem.CopyFrom(problem)
+    return report
+
+
+def _subject(worker: ModelWorker) -> Known | None:
+    """The manifest that the report is about."""
+    if worker.wanted_digest is None:
+        return worker.current.known if worker.current is not None else None
+    return worker.known if worker.known is not None and worker.known.digest == worker.wanted_digest else None
+
+
+def _is_here(view: View, known: Known) -> bool:
+    return any(snapshot.manifest_digest == known.digest and snapshot.sound for snapshot in view.snapshots)
+
+
+def _bytes_done(worker: ModelWorker, view: View, known: Known | None) -> int:
+    if known is None:
+        return 0
+    if view.fetched or _is_here(view, known):
+        return known.size
+    progress = worker.fetch.progress() if worker.fetch is not None else None
+    return min(known.size, max(0, progress.received_bytes)) if progress is not None else 0
+
+
+def _problem(
+    worker: ModelWorker, view: View, unix_offset: float, label_problem: str, label_next_try: float | None
+) -> Problem | None:
+    """The one thing that keeps the model from getting on; `unix_offset` makes Unix seconds of monotonic ones."""
+    if worker.trouble is not None:
+        failure, until = worker.trouble
+        return Problem(reason=failure.reason, message=failure.message, next_try=_timestamp(until + unix_offset))
+    step = plan.next_step(view)
+    if isinstance(step, plan.Download):
+        progress = worker.fetch.progress() if worker.fetch is not None else None
+        if progress is not None and progress.waiting is not None:
+            reason, message, until = progress.waiting
+            return Problem(reason=reason, message=message, next_try=_timestamp(until))
+    if isinstance(step, plan.Announce | plan.Withdraw) and label_problem:
+        problem = Problem(reason="NodeLabelFailed", message=label_problem)
+        if label_next_try is not None:
+            problem.next_try.CopyFrom(_timestamp(label_next_try + unix_offset))
+        return problem
+    if view.current is not None and not view.current.sound:
+        return Problem(
+            reason="FilesChanged",
+            message=f"Files of revision {view.current.revision} on the node are not as they were published; the node does "
+            "not count as ready until they are put right.",
+        )
+    return None
+
+
+def _timestamp(unix: float) -> Timestamp:
+    timestamp = Timestamp()
+    timestamp.FromNanoseconds(int(unix * 1e9))
+    return timestamp
+
+
+def seconds_until_due(last: Report | None, report: Report, *, since: float, heartbeat: float) -> float:
+    """In how many seconds a report should be sent, if it stays as it is; 0 or less: now.
+
+    `last` was sent `since` seconds ago on the same stream; None: this is the first. A change of a phase, a problem or of
+    what was taken over goes out at once, progress once a second, and otherwise only the sign of life.
+    """
+    if last is None or essence(last) != essence(report):
+        return 0.0
+    interval = heartbeat if _progress(last) == _progress(report) else min(MIN_PROGRESS_SECONDS, heartbeat)
+    return interval - since
+
+
+def essence(report: Report) -> Report:
+    """The report without what changes all the time: progress, rates, times of tries, free space."""
+    kept = Report(nonce=report.nonce)
+    for model in report.models:
+        entry = kept.models.add()
+        entry.CopyFrom(model)
+        for name in _PROGRESS:
+            entry.ClearField(name)  # type: ignore[arg-type]  # the stub lists the names as literals
+        if entry.HasField("problem"):
+            entry.problem.ClearField("next_try")
+    return kept
+
+
+def _progress(report: Report) -> list[tuple[int, int, int, int]]:
+    return [(m.bytes_done, m.bytes_total, m.origin_bytes, _next_try(m)) for m in report.models]
+
+
+def _next_try(model: ModelReport) -> int:
+    return model.problem.next_try.seconds if model.HasField("problem") else 0

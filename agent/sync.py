@@ -1,0 +1,203 @@
+"""The stream to the controller: says what this node has, hears what it should have, for ever.
+
+State-of-the-world in both directions, so nothing has to be queued, resent or acknowledged one by one: a report is made from
+the present state at the moment it is sent, and a stream that breaks is replaced by a new one that starts from nothing.
+Being without a controller is normal (it restarts, another one becomes leader, the network is cut): the agent keeps what
+it has and tries again with exponential backoff and full jitter. UNAVAILABLE is the usual answer of a controller that is not
+the leader or has not yet read the cluster, so it is no cause for alarm.
+
+Each stream has a channel of its own; manifests are fetched over the channel of the present stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from random import Random
+from typing import TYPE_CHECKING
+
+import grpc
+from grpc import aio
+
+from agent.desired import HEARTBEAT_SECONDS, Desired, UnusableDesiredState, read_desired
+from agent.failures import ManifestUnavailable
+from agent.report import seconds_until_due
+from agent.wakeup import Wakeup
+from modelcache.kube.backoff import Backoff
+from modelcache.kube.clock import Clock
+from modelcache.kube.errors import printable
+from modelcache.kube.resources import ObjectKey
+from modelcache.rpc.modelcache_pb2 import (
+    PHASE_DOWNLOADING,
+    GetManifestRequest,
+    Hello,
+    ModelKey,
+    Report,
+    SyncRequest,
+    SyncResponse,
+)
+from modelcache.rpc.modelcache_pb2_grpc import ModelCacheServiceStub
+
+if TYPE_CHECKING:
+    # Exists for type checkers only.
+    from modelcache.rpc.modelcache_pb2_grpc import ModelCacheServiceAsyncStub
+
+_log = logging.getLogger(__name__)
+
+RECONNECT_BASE = 0.5
+RECONNECT_CAP = 10.0
+"""Seconds. A new leader is found within ten seconds, and a hundred agents ask ten times a second while there is none."""
+PROGRESS_SECONDS = 1.0
+"""Between two looks at running downloads."""
+MANIFEST_TIMEOUT = 120.0
+MAX_MANIFEST_BYTES = 320 * 1024 * 1024
+"""Above the largest manifest that `modelcache.manifest` accepts: 200,000 files with paths of 1,024 bytes."""
+_QUOTED = 300
+
+SyncCall = aio.StreamStreamCall[SyncRequest, SyncResponse]
+
+
+class Sync:
+    """One agent's connection to whoever is the controller. Run `run()` in a task."""
+
+    def __init__(
+        self,
+        connect: Callable[[], aio.Channel],
+        *,
+        hello: Callable[[], Hello],
+        report: Callable[[], Report],
+        take: Callable[[Desired], None],
+        clock: Clock,
+        rng: Random,
+    ) -> None:
+        """`hello` and `report` tell the present state (the nonce is added here), `take` takes a desired state over."""
+        self._connect = connect
+        self._hello = hello
+        self._report = report
+        self._take = take
+        self._clock = clock
+        self._backoff = Backoff(rng, base=RECONNECT_BASE, cap=RECONNECT_CAP)
+        self._changed = Wakeup(clock)
+        self._stub: ModelCacheServiceAsyncStub | None = None
+        self._call: SyncCall | None = None
+        self._nonce = ""
+        self._heartbeat = HEARTBEAT_SECONDS
+        self._last_problem = ""
+
+    def changed(self) -> None:
+        """There may be something to report."""
+        self._changed.set()
+
+    def restart(self) -> None:
+        """Begin a new stream: what `hello` tells has changed."""
+        if self._call is not None:
+            self._call.cancel()
+
+    async def run(self) -> None:
+        """Keep a stream open until cancelled."""
+        while True:
+            problem = await self._stream()
+            delay = self._backoff.fail(self._clock.now())
+            level = logging.DEBUG if problem == self._last_problem else logging.WARNING
+            _log.log(level, "no controller, next try in %.1f s: %s", delay, problem)
+            self._last_problem = problem
+            await self._clock.sleep(delay)
+
+    async def manifest(self, key: ObjectKey, digest: str) -> bytes:
+        """The bytes of a manifest, unchecked. Raises ManifestUnavailable."""
+        stub = self._stub
+        if stub is None:
+            raise ManifestUnavailable("there is no connection to a controller")
+        request = GetManifestRequest(model=ModelKey(namespace=key.namespace, name=key.name), digest=digest)
+        data = bytearray()
+        try:
+            async for response in stub.GetManifest(request, timeout=MANIFEST_TIMEOUT):
+                data += response.chunk
+                if len(data) > MAX_MANIFEST_BYTES:
+                    raise ManifestUnavailable(f"the controller sent more than {MAX_MANIFEST_BYTES} bytes")
+        except aio.AioRpcError as error:
+            raise ManifestUnavailable(_reason(error)) from error
+        except (asyncio.CancelledError, aio.UsageError) as error:
+            # The channel was closed under the call. Only our own cancellation is one.
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                raise
+            raise ManifestUnavailable("the connection to the controller ended") from error
+        return bytes(data)
+
+    async def _stream(self) -> str:
+        """One stream from beginning to end; why it ended."""
+        self._nonce, self._heartbeat = "", HEARTBEAT_SECONDS
+        async with self._connect() as channel:
+            stub = ModelCacheServiceStub(channel)
+            call = stub.Sync()
+            self._stub, self._call = stub, call
+            tasks = [asyncio.create_task(self._receive(call)), asyncio.create_task(self._send(call))]
+            try:
+                ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                for task in ended:
+                    _log_unexpected(task)
+                return await self._ending(call)
+            finally:
+                self._stub, self._call = None, None
+                call.cancel()
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _ending(self, call: SyncCall) -> str:
+        # Whichever of the two noticed the end: the reason is in the status of the call. It has one now, unless the
+        # sending side failed for a reason of its own.
+        if not call.done():
+            return "the stream broke"
+        code = await call.code()
+        if code is grpc.StatusCode.OK:
+            return "the controller ended the stream"
+        return f"{code.name}: {printable(await call.details() or 'no details', _QUOTED)}"
+
+    async def _receive(self, call: SyncCall) -> None:
+        async for response in call:
+            if not response.HasField("desired"):
+                # A message of a newer controller.
+                continue
+            try:
+                desired = read_desired(response.desired)
+            except UnusableDesiredState as error:
+                _log.error("a desired state was refused, the one before it stays in force: %s", error)
+                continue
+            if self._last_problem or not self._nonce:
+                _log.info("connected to the controller; it wants %d models here", len(desired.models))
+                self._last_problem = ""
+            self._take(desired)
+            self._nonce, self._heartbeat = desired.nonce, desired.heartbeat
+            self._changed.set()
+
+    async def _send(self, call: SyncCall) -> None:
+        await call.write(SyncRequest(hello=self._hello()))
+        last: Report | None = None
+        sent_at = 0.0
+        while True:
+            self._changed.clear()
+            report = self._report()
+            report.nonce = self._nonce
+            now = self._clock.now()
+            wait = seconds_until_due(last, report, since=now - sent_at, heartbeat=self._heartbeat)
+            if wait <= 0:
+                await call.write(SyncRequest(report=report))
+                last, sent_at = report, now
+                continue
+            if any(model.phase == PHASE_DOWNLOADING for model in report.models):
+                wait = min(wait, PROGRESS_SECONDS)
+            await self._changed.wait(wait)
+
+
+def _reason(error: aio.AioRpcError) -> str:
+    return f"{error.code().name}: {printable(error.details() or 'no details', _QUOTED)}"
+
+
+def _log_unexpected(task: asyncio.Task[None]) -> None:
+    """The end of a stream shows as one of these; anything else is a fault of this program, and must not go unseen."""
+    error = None if task.cancelled() else task.exception()
+    if error is not None and not isinstance(error, aio.AioRpcError | asyncio.InvalidStateError):
+        _log.error("the stream to the controller failed", exc_info=error)

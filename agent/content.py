@@ -1,0 +1,189 @@
+"""What the agent knows about the content of manifests and snapshots: small translations between manifest, store and plan."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+import threading
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from agent.desired import Wanted
+from agent.failures import ManifestUnavailable
+from agent.plan import Condition, Snapshot, Target
+from agent.ports import Cache
+from agent.store import BlobMissing, HubClaim, Keep, PublishedSnapshot
+from agent.transfer.errors import Cancelled
+from modelcache.kube.resources import ObjectKey
+from modelcache.manifest import Manifest, ManifestError
+from modelcache.paths import partial_key
+
+_log = logging.getLogger(__name__)
+
+_HF = "hf://"
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_SHOWN_PROBLEMS = 5
+"""Files of one snapshot that are named in the log."""
+
+
+def hub_claim(manifest: Manifest, ref: str) -> HubClaim | None:
+    """Where the hub view offers the snapshot; None for a source that is no Hugging Face repository.
+
+    `ref` is the branch or tag that the user asked for. One who asked for a commit finds it without a ref.
+    """
+    if not manifest.source.startswith(_HF) or not _COMMIT.fullmatch(manifest.revision):
+        return None
+    named = ref if ref and ref != manifest.revision else None
+    return HubClaim(repo_id=manifest.source.removeprefix(_HF), commit=manifest.revision, ref=named)
+
+
+class Known(NamedTuple):
+    """A manifest that is at hand, with what takes a while to compute. `tree_digest` None: incomplete. `size` in bytes."""
+
+    manifest: Manifest
+    digest: str
+    tree_digest: str | None
+    size: int
+
+    @staticmethod
+    def of(manifest: Manifest, digest: str) -> Known:
+        """`manifest`, whose digest is `digest`."""
+        return Known(manifest, digest, manifest.tree_digest(), manifest.size)
+
+
+class Held(NamedTuple):
+    """A published snapshot: the row of the store, its manifest (None when that was lost), and how the plan sees it."""
+
+    row: PublishedSnapshot
+    known: Known | None
+    snapshot: Snapshot
+
+
+def target_of(known: Known, wanted: Wanted) -> Target:
+    """The wanted manifest as the plan sees it."""
+    claim = hub_claim(known.manifest, wanted.hub_ref)
+    return Target(
+        digest=known.digest,
+        snapshot=known.manifest.snapshot,
+        revision=known.manifest.revision,
+        tree_digest=known.tree_digest,
+        ref=(claim.ref or "") if claim is not None else "",
+    )
+
+
+def held_of(row: PublishedSnapshot, known: Known | None, condition: Condition | None = None) -> Held:
+    """A row of the store with what is known about it. `condition` None: nothing was found out in this process."""
+    if known is None:
+        # Without its manifest nobody can say what it should contain: it is not announced, and replaced when wanted.
+        lost = Snapshot(row.snapshot, "", row.snapshot, row.current, Condition.DAMAGED)
+        return Held(row, None, lost)
+    unknown = Condition.SOUND if row.verified_at is not None else Condition.DOUBTFUL
+    snapshot = Snapshot(
+        name=row.snapshot,
+        manifest_digest=row.manifest_digest,
+        revision=known.manifest.revision,
+        current=row.current,
+        condition=condition or unknown,
+        ref=(row.hub.ref or "") if row.hub is not None else "",
+    )
+    return Held(row, known, snapshot)
+
+
+def load_held(cache: Cache, key: ObjectKey, conditions: Mapping[str, Condition]) -> tuple[Held, ...]:
+    """Everything published of one model. Blocks for the disk. `conditions` is what is known by the name of a snapshot."""
+    rows = [row for row in cache.published() if (row.namespace, row.name) == key]
+    return tuple(held_of(row, _known(cache, row), conditions.get(row.snapshot)) for row in rows)
+
+
+def inspect(cache: Cache) -> dict[ObjectKey, tuple[Held, ...]]:
+    """Everything published on this node, each snapshot quickly checked. Blocks for the disk; done once, at start."""
+    found: dict[ObjectKey, tuple[Held, ...]] = {}
+    for row in cache.published():
+        problems = cache.quick_check(*row.key)
+        for problem in problems[:_SHOWN_PROBLEMS]:
+            _log.warning("model %s/%s: %s: %s", row.namespace, row.name, problem.path, problem.detail)
+        key = ObjectKey(row.namespace, row.name)
+        held = held_of(row, _known(cache, row), Condition.DOUBTFUL if problems else None)
+        found[key] = (*found.get(key, ()), held)
+    return found
+
+
+def _known(cache: Cache, row: PublishedSnapshot) -> Known | None:
+    manifest = cache.manifest(row.manifest_digest)
+    return Known.of(manifest, row.manifest_digest) if manifest is not None else None
+
+
+def checked_manifest(data: bytes, digest: str) -> Manifest:
+    """The manifest that a controller sent. Raises ManifestUnavailable for another one, ManifestError for a bad one."""
+    found = hashlib.sha256(data).hexdigest()
+    if found != digest:
+        raise ManifestUnavailable(f"the controller sent a manifest with the digest {found} instead of {digest}")
+    manifest = Manifest.decode(data)
+    if manifest.digest != digest:
+        raise ManifestError("it has parts that this version of the agent does not know; update the agent")
+    return manifest
+
+
+def contradiction(manifest: Manifest, digests: Mapping[str, str]) -> str:
+    """How the digests of what was fetched differ from those of the manifest, as a sentence; empty when they do not.
+
+    Happens where a source publishes no sha256: the manifest was then completed with what the first node had got.
+    """
+    for file in manifest.files:
+        found = digests.get(file.path)
+        if found is not None and file.sha256 is not None and found != file.sha256:
+            return (
+                f"{file.path}: the sha256 of what this node got from {manifest.source} is {found}, the manifest says "
+                f"{file.sha256}; the source does not give the same file to everybody, check it or pin another revision."
+            )
+    return ""
+
+
+def completed_tree_digest(manifest: Manifest, digests: Mapping[str, str]) -> str:
+    """The tree digest of what was fetched for a manifest; empty where it contradicts the manifest or lacks a file."""
+    try:
+        return manifest.with_sha256(digests).tree_digest() or ""
+    except ManifestError:
+        return ""
+
+
+def missing_digests(manifest: Manifest, digests: Mapping[str, str]) -> dict[str, str]:
+    """sha256 by path of the files for which the manifest has none."""
+    return {file.path: digests[file.path] for file in manifest.files if file.sha256 is None and file.path in digests}
+
+
+def needed_by(known: Known, digests: Mapping[str, str]) -> Keep:
+    """What a manifest that is not published yet needs of the store. `digests`: what was fetched for it, by path."""
+    manifest = known.manifest
+    return Keep(
+        blobs={file.sha256 or digests.get(file.path, "") for file in manifest.files},
+        partials={partial_key(manifest.source, manifest.revision, file.path, file.sha256) for file in manifest.files},
+        manifests={known.digest},
+    )
+
+
+def mend(cache: Cache, key: ObjectKey, snapshot: str) -> tuple[Callable[[], Condition], Callable[[], None]]:
+    """The work of finding out what a snapshot is worth and putting it right without the network, and how to cancel it."""
+    stop = threading.Event()
+
+    def paid(_count: int) -> None:
+        if stop.is_set():
+            raise Cancelled("the check was cancelled")
+
+    def work() -> Condition:
+        row = next(row for row in cache.published() if row.key == (*key, snapshot))
+        unverified = row.verified_at is None
+        problems = cache.deep_check(*row.key, paid) if unverified else cache.quick_check(*row.key)
+        if not problems:
+            return Condition.SOUND
+        for sha256 in {problem.sha256 for problem in problems if problem.sha256}:
+            cache.verify_blob(sha256, paid)
+        try:
+            cache.restore(*row.key)
+        except BlobMissing:
+            return Condition.DAMAGED
+        left = cache.deep_check(*row.key, paid) if unverified else cache.quick_check(*row.key)
+        return Condition.DAMAGED if left else Condition.SOUND
+
+    return work, stop.set

@@ -1,0 +1,170 @@
+"""Puts the agent together and runs it: the one place where all its parts meet.
+
+Order at start: the cache first (its lock says that we are the only agent on it, its recovery makes disk and index agree),
+then a quick look at everything published, then the node's labels and the workers, and only then the controller. So an
+agent serves what it has with nobody else there, and its first report is already true.
+
+Order at the end: workers stop (downloads keep what they have on disk), then the stream. Labels stay: the files are still
+there. Being killed instead is just as good; what is given up here is only neatness.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import shutil
+import time
+import uuid
+from collections.abc import Coroutine
+from importlib.metadata import version
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from agent.channel import open_channel, parse_address
+from agent.content import inspect
+from agent.fetching import TransferFetcher
+from agent.models import Models, revisions_at_start
+from agent.node import NodeLabels
+from agent.settings import Settings
+from agent.slots import Slots
+from agent.store import Store
+from agent.sync import Sync
+from agent.threads import in_thread
+from agent.transfer import Downloader, TransferSettings
+from modelcache.kube.client import KubeClient
+from modelcache.kube.clock import LoopClock
+from modelcache.rpc.modelcache_pb2 import Capacity, Hello, Report
+
+_log = logging.getLogger(__name__)
+
+DISTRIBUTION = "dynamo-model-cache"
+STOP_SECONDS = 4.0
+"""For everything to end by itself when asked to; after that it is left behind."""
+ZONE_SECONDS = 5.0
+"""How long the first stream waits for the node's zone. When it is learned later, the stream begins anew."""
+
+
+async def run(settings: Settings, stop: asyncio.Event) -> None:
+    """Be the agent of a node until `stop` is set.
+
+    Raises SettingsError, `agent.store.StoreError` (another agent has the cache, or it cannot be used) or
+    `modelcache.kube.errors.ConfigError` (no cluster to talk to), all at start, each with a message for the administrator.
+    """
+    settings.check()
+    store = await in_thread(lambda: Store.open(settings.root))
+    downloader = Downloader(
+        store,
+        TransferSettings(
+            connections=settings.connections, bandwidth=settings.bandwidth, reserve_bytes=settings.reserve_bytes
+        ),
+    )
+    ended = False
+    try:
+        async with KubeClient.connect(settings.kubeconfig, user_agent="modelcache-agent") as client:
+            ended = await _serve(settings, stop, store, downloader, client)
+    finally:
+        if ended:
+            # Otherwise a thread may still be at it; the end of the process closes both.
+            downloader.close()
+            store.close()
+
+
+async def _serve(
+    settings: Settings, stop: asyncio.Event, store: Store, downloader: Downloader, client: KubeClient
+) -> bool:
+    """Everything between start and end; whether nothing is left running."""
+    clock, rng = LoopClock(), Random()  # noqa: S311  # jitter, not cryptography
+    held = await in_thread(lambda: inspect(store))
+    _log.info("node %s: cache %s with %d models opened", settings.node, settings.root, len(held))
+
+    def labels_changed() -> None:
+        models.poke()
+        zone_known.set()
+        if said_zone and said_zone[-1] != labels.zone:
+            sync.restart()
+
+    def hello() -> Hello:
+        said_zone.append(labels.zone)
+        return Hello(
+            node=settings.node,
+            zone=labels.zone,
+            instance=instance,
+            version=version(DISTRIBUTION),
+            cache_root=str(settings.root),
+        )
+
+    def report() -> Report:
+        return Report(
+            models=models.reports(labels.problem, labels.next_try),
+            capacity=_capacity(settings.root, models.cached_bytes()),
+        )
+
+    instance = str(uuid.uuid4())
+    said_zone: list[str] = []
+    zone_known = asyncio.Event()
+    labels = NodeLabels(
+        client,
+        settings.node,
+        revisions=revisions_at_start(held),
+        clock=clock,
+        rng=rng,
+        on_change=labels_changed,
+    )
+    address = parse_address(settings.controller)
+    sync = Sync(
+        lambda: open_channel(address),
+        hello=hello,
+        report=report,
+        take=lambda desired: models.take(desired),
+        clock=clock,
+        rng=rng,
+    )
+    models = Models(
+        settings.node,
+        held,
+        cache=store,
+        fetcher=TransferFetcher(store, downloader),
+        slots=Slots(settings.max_downloads),
+        manifest=sync.manifest,
+        shown=labels.shown,
+        announce=labels.want,
+        changed=sync.changed,
+        clock=clock,
+        unix=time.time,
+        rng=rng,
+    )
+
+    async def connect() -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(zone_known.wait(), ZONE_SECONDS)
+        await sync.run()
+
+    return await _until_stopped(stop, [models.run(), labels.informer.run(), labels.run(), connect()])
+
+
+async def _until_stopped(stop: asyncio.Event, parts: list[Coroutine[Any, Any, None]]) -> bool:
+    """Runs endless parts until `stop`, or until one of them fails, which is raised; whether all of them have ended."""
+    tasks: list[asyncio.Task[Any]] = [asyncio.create_task(part) for part in parts]
+    stopping: asyncio.Task[Any] = asyncio.create_task(stop.wait())
+    try:
+        ended, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stopping.cancel()
+        for task in tasks:
+            task.cancel()
+        _, left = await asyncio.wait(tasks, timeout=STOP_SECONDS)
+    for task in left:
+        # A second cancellation gives threads up that do not end.
+        task.cancel()
+    if left:
+        _log.warning("some work did not stop within %.0f s and is left behind; nothing is lost by that", STOP_SECONDS)
+    for task in ended - {stopping}:
+        task.result()
+    return not left
+
+
+def _capacity(root: Path, cached_bytes: int) -> Capacity:
+    usage = shutil.disk_usage(root)
+    return Capacity(total_bytes=usage.total, free_bytes=usage.free, cached_bytes=cached_bytes)

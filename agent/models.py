@@ -1,0 +1,214 @@
+"""All models of this node: one supervised worker each, and what they have in common.
+
+Takes over desired states, tells the node's labels which revisions to announce, answers what there is to report, and deletes
+content that nobody needs any more. Each worker is a task of its own, and nothing that happens in one ends another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from random import Random
+
+from agent import plan
+from agent.content import Held, needed_by
+from agent.desired import Desired
+from agent.ports import Cache, Fetcher
+from agent.report import ModelFacts, model_report
+from agent.slots import Slots
+from agent.store import Keep, StoreError
+from agent.threads import in_thread
+from agent.wakeup import Wakeup
+from agent.worker import ModelWorker, Surroundings
+from modelcache.kube.clock import Clock
+from modelcache.kube.resources import ObjectKey
+from modelcache.rpc.modelcache_pb2 import ModelReport
+
+_log = logging.getLogger(__name__)
+
+RESTART_SECONDS = 60.0
+"""Until a worker that ended by a fault in this program is started again."""
+
+
+def revisions_at_start(held: Mapping[ObjectKey, tuple[Held, ...]]) -> dict[ObjectKey, str]:
+    """What the node announces before anybody has said anything: every sound snapshot that is in force."""
+    views = {key: plan.View(heard=False, snapshots=tuple(h.snapshot for h in each)) for key, each in held.items()}
+    return {key: revision for key, view in views.items() if (revision := plan.announced(view)) is not None}
+
+
+class Models:
+    """Run `run()` in a task; the rest is called in the same event loop."""
+
+    def __init__(
+        self,
+        node: str,
+        held: Mapping[ObjectKey, tuple[Held, ...]],
+        *,
+        cache: Cache,
+        fetcher: Fetcher,
+        slots: Slots,
+        manifest: Callable[[ObjectKey, str], Awaitable[bytes]],
+        shown: Callable[[ObjectKey], str | None],
+        announce: Callable[[Mapping[ObjectKey, str]], None],
+        changed: Callable[[], None],
+        clock: Clock,
+        unix: Callable[[], float],
+        rng: Random,
+    ) -> None:
+        """`held`: what is published at start. `announce` and `shown` are the node's labels. `changed`: look at `reports`."""
+        self._cache = cache
+        self._announce = announce
+        self._on_change = changed
+        self._clock = clock
+        self._unix = unix
+        self._heard = False
+        self._dirty = Wakeup(clock)
+        self._litter = False
+        self._sweeping = asyncio.Lock()
+        self._around = Surroundings(
+            node=node,
+            cache=cache,
+            fetcher=fetcher,
+            slots=slots,
+            manifest=manifest,
+            shown=shown,
+            sweep=self.sweep,
+            litter=self._note_litter,
+            changed=self._dirty.set,
+            clock=clock,
+            unix=unix,
+            rng=rng,
+        )
+        self._facts: dict[ObjectKey, ModelFacts] = {}
+        self._workers: dict[ObjectKey, ModelWorker] = {}
+        self._tasks: dict[ObjectKey, asyncio.Task[None]] = {}
+        for key, snapshots in held.items():
+            self._add(key, snapshots)
+
+    def take(self, desired: Desired) -> None:
+        """Take a desired state over; what `reports` tells from now on follows from it. Idempotent."""
+        known = set(self._workers)
+        for key in desired.models.keys() - known:
+            self._add(key)
+        changes = [("added", desired.models.keys() - known), ("to be removed", known - desired.models.keys())]
+        for what, keys in changes:
+            if keys:
+                _log.info("node %s: %s: %s", self._around.node, what, ", ".join(map(str, sorted(keys))))
+        for key, worker in self._workers.items():
+            worker.want(heard=True, wanted=desired.models.get(key))
+        if not self._heard:
+            # What a former life of this process has left of models that were removed meanwhile.
+            self._heard = self._litter = True
+        self._dirty.set()
+
+    def poke(self) -> None:
+        """The node's labels have changed: everybody looks again."""
+        for worker in self._workers.values():
+            worker.poke()
+        self._dirty.set()
+
+    def reports(self, label_problem: str, label_next_try: float | None) -> list[ModelReport]:
+        """Everything there is to say about the models. The problem is that of the node's labels, empty for none."""
+        now, unix = self._clock.now(), self._unix()
+        return [
+            model_report(
+                worker, self._facts[key], now=now, unix=unix, label_problem=label_problem, label_next_try=label_next_try
+            )
+            for key, worker in sorted(self._workers.items())
+        ]
+
+    def cached_bytes(self) -> int:
+        """Bytes of everything published; content that several models share counts once."""
+        sizes = {
+            file.sha256: file.size
+            for worker in self._workers.values()
+            for held in worker.held
+            if held.known is not None
+            for file in held.known.manifest.files
+        }
+        return sum(sizes.values())
+
+    async def run(self) -> None:
+        """Work until cancelled; returns when every worker and its threads have ended."""
+        try:
+            for key, worker in self._workers.items():
+                self._start(key, worker)
+            while True:
+                self._dirty.clear()
+                for key, worker in self._workers.items():
+                    if key not in self._tasks:
+                        self._start(key, worker)
+                self._announce(self._revisions())
+                self._on_change()
+                if self._litter and self._all_known():
+                    await self._tidy()
+                await self._dirty.wait()
+        finally:
+            for task in self._tasks.values():
+                task.cancel()
+            if self._tasks:
+                await asyncio.wait(list(self._tasks.values()))
+
+    async def sweep(self) -> None:
+        """Delete content that no model needs. Raises StoreError.
+
+        Put off while the manifest of a wanted model is not known: what it needs cannot be told from what nobody needs.
+        """
+        async with self._sweeping:
+            self._litter = not self._all_known()
+            if self._litter:
+                return
+            keep = self._needed()
+            await in_thread(lambda: self._cache.collect_garbage(keep))
+
+    async def _tidy(self) -> None:
+        try:
+            await self.sweep()
+        except StoreError as error:
+            # It is tried again with the next change.
+            _log.warning("node %s: unused content could not be deleted: %s", self._around.node, error)
+
+    def _note_litter(self) -> None:
+        self._litter = True
+        self._dirty.set()
+
+    def _revisions(self) -> dict[ObjectKey, str]:
+        announced = {key: plan.announced(worker.view) for key, worker in self._workers.items()}
+        return {key: revision for key, revision in announced.items() if revision is not None}
+
+    def _all_known(self) -> bool:
+        return self._heard and all(
+            worker.wanted_digest is None or (worker.known is not None and worker.known.digest == worker.wanted_digest)
+            for worker in self._workers.values()
+        )
+
+    def _needed(self) -> Keep:
+        needs = [
+            needed_by(worker.known, worker.digests) for worker in self._workers.values() if worker.known is not None
+        ]
+        return Keep(
+            blobs=frozenset().union(*(need.blobs for need in needs)),
+            partials=frozenset().union(*(need.partials for need in needs)),
+            manifests=frozenset().union(*(need.manifests for need in needs)),
+        )
+
+    def _add(self, key: ObjectKey, held: tuple[Held, ...] = ()) -> None:
+        self._workers[key] = ModelWorker(key, self._around, held)
+        self._facts[key] = ModelFacts()
+
+    def _start(self, key: ObjectKey, worker: ModelWorker) -> None:
+        self._tasks[key] = asyncio.create_task(self._supervise(key, worker), name=f"model {key}")
+
+    async def _supervise(self, key: ObjectKey, worker: ModelWorker) -> None:
+        while True:
+            try:
+                await worker.run()
+            except Exception:  # noqa: BLE001  # a fault here must not end the agent, nor other models
+                _log.exception("model %s on node %s: the worker failed", key, self._around.node)
+                await self._clock.sleep(RESTART_SECONDS)
+            else:
+                # Nothing of the model is left. All in one go, so that nobody wants it back in between.
+                del self._workers[key], self._facts[key], self._tasks[key]
+                self._dirty.set()
+                return

@@ -1,0 +1,402 @@
+"""One model on this node: looks, decides, acts, and looks again, until nothing is left of the model.
+
+The thin shell around `agent.plan`. A worker keeps what the plan decides on (a `View`), carries out one step at a time, and
+while it does so goes on asking the plan: when another step has become the right one, the running one is cancelled, and its
+threads have ended before the next begins. Failures stay inside: they become a problem in the report and a time for the next
+try. Changing what is wanted, in whatever way, makes the next try immediate.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import traceback
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass
+from random import Random
+from typing import NamedTuple
+
+from agent import plan
+from agent.content import (
+    Held,
+    Known,
+    checked_manifest,
+    completed_tree_digest,
+    contradiction,
+    hub_claim,
+    load_held,
+    mend,
+    target_of,
+)
+from agent.desired import Wanted
+from agent.failures import PERMANENT_RETRY, RETRY_BASE, RETRY_CAP, Failure, Refused, failure_of
+from agent.plan import Condition, View
+from agent.ports import Cache, Fetch, Fetcher
+from agent.slots import Slots, should_yield
+from agent.threads import in_thread
+from agent.transfer.errors import Cancelled
+from agent.wakeup import Wakeup
+from modelcache.kube.backoff import Backoff
+from modelcache.kube.clock import Clock
+from modelcache.kube.resources import ObjectKey
+from modelcache.manifest import Manifest
+
+_log = logging.getLogger(__name__)
+
+_WAITING = (plan.Keep, plan.AwaitDigests, plan.Announce, plan.Withdraw, plan.Done)
+"""Steps that others take: the controller, or the node's labels."""
+_STOPPABLE = (plan.FetchManifest, plan.Download, plan.Mend)
+"""Steps that may take long, and lose nothing when they are stopped. The others are short, and run to their end."""
+_LOOK_SECONDS = 1.0
+"""Between two looks at a running download."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What all workers of a node share.
+
+    `manifest` asks the controller. `shown` is `NodeLabels.shown`. `sweep` deletes content that no model needs, now;
+    `litter` says that there may be some, for later. `changed` is called whenever something that others look at (view,
+    progress, problem) may have changed. `unix` is the wall clock.
+    """
+
+    node: str
+    cache: Cache
+    fetcher: Fetcher
+    slots: Slots
+    manifest: Callable[[ObjectKey, str], Awaitable[bytes]]
+    shown: Callable[[ObjectKey], str | None]
+    sweep: Callable[[], Awaitable[None]]
+    litter: Callable[[], None]
+    changed: Callable[[], None]
+    clock: Clock
+    unix: Callable[[], float]
+    rng: Random
+
+
+class Trouble(NamedTuple):
+    """Why the model does not get on, and until when (monotonic seconds) that is accepted."""
+
+    failure: Failure
+    until: float
+
+
+class ModelWorker:
+    """Everything about one model. Run `run()` in a task; the rest is called in the same event loop."""
+
+    def __init__(self, key: ObjectKey, around: Surroundings, held: tuple[Held, ...] = ()) -> None:
+        """`held`: what is published of it already."""
+        self.key = key
+        self.held = held
+        self.known: Known | None = None
+        """The wanted manifest, once it is at hand. It may be about to be replaced: compare the digests."""
+        self.digests: Mapping[str, str] = {}
+        """sha256 of every file that was fetched for it, by path."""
+        self.fetch: Fetch | None = None
+        """The download under way, or the last one, of the present content."""
+        self.tree_digest = ""
+        """Of what was fetched."""
+        self.trouble: Trouble | None = None
+        self.since: float | None = None
+        """Unix seconds from which on the present content has been wanted; None: since before this process."""
+
+        self._around = around
+        self._heard = False
+        self._wanted: Wanted | None = None
+        self._contradiction = ""
+        self._fetched = ""
+        self._emptied = False
+        self._downloading = False
+        self._earlier_origin_bytes = 0
+        self._changed = Wakeup(around.clock)
+        self._backoff = self._new_backoff()
+
+    # What others see
+
+    @property
+    def view(self) -> View:
+        """What the next step is decided on."""
+        wanted, known = self._wanted, self.known
+        fits = wanted is not None and known is not None and known.digest == wanted.manifest_digest
+        return View(
+            heard=self._heard,
+            wanted=wanted,
+            snapshots=tuple(held.snapshot for held in self.held),
+            target=target_of(known, wanted) if fits and known and wanted else None,
+            fetched=fits and known is not None and self._fetched == known.digest,
+            contradiction=self._contradiction if fits else "",
+            shown=self._around.shown(self.key),
+            emptied=self._emptied,
+        )
+
+    @property
+    def wanted_digest(self) -> str | None:
+        """Of the manifest that the controller wants; None when it wants none, or does not know."""
+        return self._wanted.manifest_digest if self._wanted is not None else None
+
+    @property
+    def current(self) -> Held | None:
+        """The snapshot in force."""
+        return next((held for held in self.held if held.snapshot.current), None)
+
+    @property
+    def working(self) -> bool:
+        """Whether a download runs or waits for its next try, as opposed to waiting for its turn."""
+        return self._downloading or self.trouble is not None
+
+    @property
+    def origin_bytes(self) -> int:
+        """Bytes read from the source for the present content, since this process first wanted it."""
+        progress = self.fetch.progress() if self.fetch is not None else None
+        return self._earlier_origin_bytes + (progress.fetched_bytes if progress is not None else 0)
+
+    def want(self, *, heard: bool, wanted: Wanted | None) -> None:
+        """Take over what the controller says about this model. Idempotent."""
+        if (heard, wanted) == (self._heard, self._wanted):
+            return
+        self._heard, self._wanted = heard, wanted
+        # Whatever could not be done was something else: new instructions, a new attempt.
+        self.trouble, self._backoff = None, self._new_backoff()
+        if wanted is not None:
+            self._emptied = False
+            published = (held.known for held in self.held if held.snapshot.manifest_digest == wanted.manifest_digest)
+            known = next(published, None)
+            if known is not None:
+                # At once, so that a replayed desired state never makes a model look less ready than it is.
+                self._aim_at(known)
+        self._changed.set()
+
+    def poke(self) -> None:
+        """Look again: something outside this worker has changed."""
+        self._changed.set()
+
+    # Looking and acting
+
+    async def run(self) -> None:
+        """Work until nothing is left of the model. Never raises for anything that happens to it."""
+        while True:
+            self._changed.clear()
+            self._around.changed()
+            step = plan.next_step(self.view)
+            if isinstance(step, plan.Forget):
+                self._say("is no longer on this node")
+                return
+            if self._waits_for_next_try():
+                assert self.trouble is not None
+                await self._changed.wait(self.trouble.until - self._around.clock.now())
+            elif isinstance(step, _WAITING):
+                await self._changed.wait()
+            else:
+                await self._supervise(step)
+
+    def _waits_for_next_try(self) -> bool:
+        if self.trouble is None:
+            return False
+        if self._around.clock.now() < self.trouble.until:
+            return True
+        if self.trouble.failure.permanent:
+            # Whatever this process believes about the content may be what is wrong.
+            self.digests, self._fetched, self._contradiction, self.trouble = {}, "", "", None
+        return False
+
+    async def _supervise(self, step: plan.Step) -> None:
+        """Carries a step out, if it can be stopped only for as long as it is the right one."""
+        task = asyncio.create_task(self._act(step))
+        try:
+            while not task.done():
+                change = asyncio.create_task(self._changed.wait())
+                try:
+                    await asyncio.wait([task, change], return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    change.cancel()
+                self._changed.clear()
+                if not task.done() and isinstance(step, _STOPPABLE) and plan.next_step(self.view) != step:
+                    self._say(f"stops: {_named(step)}")
+                    task.cancel()
+                    await asyncio.wait([task])
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.wait([task])
+        if not task.cancelled():
+            self._judge(step, task.exception())
+
+    def _judge(self, step: plan.Step, error: BaseException | None) -> None:
+        if error is None:
+            self.trouble = None
+            return
+        if not isinstance(error, Exception):
+            raise error
+        if isinstance(error, Cancelled):
+            return
+        if isinstance(step, plan.Publish | plan.Mend):
+            # Most likely content went missing: let the download look at every file again.
+            self._fetched = ""
+        failure = failure_of(error)
+        if failure is None:
+            text = "".join(traceback.format_exception(error))
+            _log.error(
+                "model %s on node %s: %s failed unexpectedly: %s", self.key, self._around.node, _named(step), text
+            )
+            failure = Failure("InternalError", f"{type(error).__name__} in the agent; see its log.", permanent=False)
+        now = self._around.clock.now()
+        delay = PERMANENT_RETRY if failure.permanent else self._backoff.fail(now, failure.retry_after)
+        self.trouble = Trouble(failure, now + delay)
+        self._say(f"{_named(step)} failed, next try in {delay:.0f} s: {failure.message}", logging.WARNING)
+
+    async def _act(self, step: plan.Step) -> None:
+        cache, (namespace, name) = self._around.cache, self.key
+        if isinstance(step, plan.Refuse):
+            raise Refused(step.reason, step.message)
+        self._say(_named(step))
+        if isinstance(step, plan.FetchManifest):
+            await self._learn(step.digest)
+        elif isinstance(step, plan.Download):
+            await self._download()
+        elif isinstance(step, plan.Mend):
+            work, stop = mend(cache, self.key, step.snapshot)
+            await self._reload({step.snapshot: await in_thread(work, stop)})
+        elif isinstance(step, plan.Publish):
+            await self._publish()
+        elif isinstance(step, plan.Switch):
+            await in_thread(lambda: cache.set_current(namespace, name, step.snapshot))
+            await self._reload({})
+        elif isinstance(step, plan.RemoveSnapshot):
+            await self._remove({step.snapshot}, lambda: cache.remove_snapshot(namespace, name, step.snapshot))
+            self._around.litter()
+        elif isinstance(step, plan.RemoveModel):
+            names = {held.snapshot.name for held in self.held}
+            await self._remove(names, lambda: cache.remove_model(namespace, name))
+            self.known = None
+            self._new_content()
+            await self._around.sweep()
+            self._emptied = self._wanted is None
+
+    async def _learn(self, digest: str) -> None:
+        """The manifest from the disk, or else from the controller."""
+        cache = self._around.cache
+        manifest = await in_thread(lambda: cache.manifest(digest))
+        if manifest is None:
+            data = await self._around.manifest(self.key, digest)
+            manifest = received = await in_thread(lambda: checked_manifest(data, digest))
+            await in_thread(lambda: cache.save_manifest(received))
+        found = manifest
+        self._aim_at(await in_thread(lambda: Known.of(found, digest)))
+        self._say(f"is wanted: {found.source}, {len(found.files)} files, {found.size} bytes, manifest {digest[:12]}")
+
+    def _aim_at(self, known: Known) -> None:
+        """This is the wanted manifest now."""
+        former, self.known = self.known, known
+        if former is not None and former.digest == known.digest:
+            return
+        if former is None or not _same_content(former.manifest, known.manifest):
+            self._new_content()
+            self.since = self._around.unix() if self._is_to_come(known) else None
+            self._around.litter()
+        self._fetched = ""
+        self._contradiction = contradiction(known.manifest, self.digests)
+
+    def _is_to_come(self, known: Known) -> bool:
+        return all(held.snapshot.manifest_digest != known.digest for held in self.held)
+
+    def _new_content(self) -> None:
+        """What was fetched before says nothing about what is wanted now. (A completed manifest is the same content.)"""
+        self._let_go()
+        self.digests, self.tree_digest, self._earlier_origin_bytes, self._contradiction = {}, "", 0, ""
+
+    def _let_go(self) -> None:
+        """The last download is done with: what it brought is published, or not needed."""
+        if self.fetch is not None:
+            self.fetch.close()
+            self.fetch = None
+
+    async def _download(self) -> None:
+        known, wanted, around = self.known, self._wanted, self._around
+        assert known is not None
+        assert wanted is not None
+        async with around.slots.place():
+            self._earlier_origin_bytes = self.origin_bytes
+            self._let_go()
+            self.fetch = around.fetcher.begin(known.manifest, wanted.credential)
+            self._downloading = True
+            around.changed()
+            try:
+                digests = await self._attend(self.fetch)
+            finally:
+                self._downloading = False
+        self.tree_digest = await in_thread(lambda: completed_tree_digest(known.manifest, digests))
+        self.digests, self._fetched = dict(digests), known.digest
+        self._contradiction = contradiction(known.manifest, self.digests)
+
+    async def _attend(self, fetch: Fetch) -> Mapping[str, str]:
+        """Waits for a download, and takes its place away when it blocks others."""
+        clock = self._around.clock
+        running = asyncio.create_task(in_thread(fetch.run, fetch.cancel))
+        moved, last = clock.now(), -1
+        try:
+            while True:
+                await asyncio.wait([running], timeout=_LOOK_SECONDS)
+                if running.done():
+                    return running.result()
+                progress = fetch.progress()
+                count = progress.fetched_bytes + progress.verified_bytes if progress is not None else 0
+                if count != last or progress is None or progress.waiting is None:
+                    moved, last = clock.now(), count
+                elif should_yield(clock.now() - moved, self._around.slots.waiting):
+                    self._say(f"lets others go first: {progress.waiting.message}")
+                    fetch.cancel()
+                self._around.changed()
+        finally:
+            if not running.done():
+                running.cancel()
+                await asyncio.wait([running])
+
+    async def _publish(self) -> None:
+        cache, (namespace, name) = self._around.cache, self.key
+        known, wanted = self.known, self._wanted
+        assert known is not None
+        assert wanted is not None
+        claim = hub_claim(known.manifest, wanted.hub_ref)
+        row = await in_thread(lambda: cache.publish(namespace, name, known.manifest, claim))
+        problems = await in_thread(lambda: cache.quick_check(*row.key))
+        await self._reload({row.snapshot: Condition.DOUBTFUL if problems else Condition.SOUND})
+        self._earlier_origin_bytes = self.origin_bytes
+        self._let_go()
+        self._around.litter()
+
+    async def _remove(self, names: Collection[str], work: Callable[[], None]) -> None:
+        """Removes snapshots. They are no longer there for anybody who asks, from before the first file goes."""
+        self.held = tuple(held for held in self.held if held.snapshot.name not in names)
+        self._around.changed()
+        try:
+            await in_thread(work)
+        finally:
+            # What could not be removed may have lost some of its files.
+            await self._reload(dict.fromkeys(names, Condition.DOUBTFUL))
+
+    async def _reload(self, conditions: Mapping[str, Condition]) -> None:
+        """Takes the snapshots over from the cache; `conditions` says what was found out about some of them."""
+        cache = self._around.cache
+        known = {held.snapshot.name: held.snapshot.condition for held in self.held} | dict(conditions)
+        self.held = await in_thread(lambda: load_held(cache, self.key, known))
+        self._around.changed()
+
+    def _new_backoff(self) -> Backoff:
+        return Backoff(self._around.rng, base=RETRY_BASE, cap=RETRY_CAP)
+
+    def _say(self, text: str, level: int = logging.INFO) -> None:
+        revision = self.known.manifest.revision[:12] if self.known is not None else ""
+        context = {"model": str(self.key), "node": self._around.node, "revision": revision}
+        _log.log(level, "%s", text, extra=context)
+
+
+def _same_content(former: Manifest, manifest: Manifest) -> bool:
+    """Whether one is the other, perhaps with more digests filled in."""
+    return (former.source, former.snapshot) == (manifest.source, manifest.snapshot)
+
+
+def _named(step: plan.Step) -> str:
+    """A step for the log: `download`, `switch 1a2b3c`."""
+    words = "".join(f" {character.lower()}" if character.isupper() else character for character in type(step).__name__)
+    detail = getattr(step, "snapshot", None) or getattr(step, "revision", None)
+    return f"{words.strip()} {detail}" if detail else words.strip()

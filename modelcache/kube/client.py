@@ -23,7 +23,7 @@ from modelcache.kube.errors import ServerError
 from modelcache.kube.lines import split_lines
 from modelcache.kube.objects import ObjectMeta, Page, PartialObject
 from modelcache.kube.resources import ResourceType
-from modelcache.kube.session import Call, Query, Session
+from modelcache.kube.session import LOAD_TIMEOUT, Call, Query, Session
 
 T = TypeVar("T")
 
@@ -43,8 +43,17 @@ _VERBS = {"GET": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DE
 class KubeClient:
     """One API server and one identity. Use as `async with KubeClient.connect(path) as client`."""
 
-    def __init__(self, credentials: Credentials, *, user_agent: str = "modelcache", clock: Clock | None = None) -> None:
-        self._session = Session(credentials, clock=clock or LoopClock(), user_agent=user_agent)
+    def __init__(
+        self,
+        credentials: Credentials,
+        *,
+        user_agent: str = "modelcache",
+        clock: Clock | None = None,
+        load_timeout: float = LOAD_TIMEOUT,
+    ) -> None:
+        self._session = Session(
+            credentials, clock=clock or LoopClock(), user_agent=user_agent, load_timeout=load_timeout
+        )
 
     @classmethod
     def connect(

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from aiohttp import ClientError
 from kubernetes.aio.client import Configuration
 from kubernetes.aio.config import ConfigException, load_kube_config
 from kubernetes.aio.config.incluster_config import InClusterConfigLoader
@@ -21,8 +22,9 @@ from modelcache.kube.errors import ConfigError
 # Mounted into every pod: https://kubernetes.io/docs/tasks/run-application/access-api-from-pod/
 SERVICE_ACCOUNT_DIRECTORY = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
-# What the official loaders raise for files that are missing, unreadable, not YAML, or YAML of another shape.
-_LOADER_ERRORS = (ConfigException, OSError, YAMLError, ValueError, TypeError, KeyError, AttributeError)
+# What the official loaders raise for files that are missing, unreadable, not YAML, or YAML of another shape, and for an
+# OIDC issuer that cannot be reached.
+_LOADER_ERRORS = (ConfigException, ClientError, OSError, YAMLError, ValueError, TypeError, KeyError, AttributeError)
 
 
 class Credentials(Protocol):

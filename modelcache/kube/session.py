@@ -34,6 +34,9 @@ _log = logging.getLogger(__name__)
 
 RELOAD_SECONDS = 60.0
 """Age at which credentials are read again; client-go's period for token files."""
+LOAD_TIMEOUT = 30.0
+"""Seconds for reading credentials again: an exec plugin may hang. The first reading has no limit, as people may be asked
+to log in."""
 CONNECT_TIMEOUT = 10.0
 """Seconds for a TCP connection, TLS included."""
 
@@ -98,8 +101,11 @@ class Answer:
 class Session:
     """Sends calls with credentials that are never much older than a minute. `open` before use, `close` after."""
 
-    def __init__(self, credentials: Credentials, *, clock: Clock, user_agent: str) -> None:
+    def __init__(
+        self, credentials: Credentials, *, clock: Clock, user_agent: str, load_timeout: float = LOAD_TIMEOUT
+    ) -> None:
         self._credentials = credentials
+        self._load_timeout = load_timeout
         self._clock = clock
         self._user_agent = user_agent
         self._pool: _Pool | None = None
@@ -181,12 +187,13 @@ class Session:
 
     async def _current(self) -> _Pool:
         """The pool to use now, its credentials not older than RELOAD_SECONDS if they can be read."""
-        async with self._loading:
-            if self._pool is None:
-                raise Unreachable("the client is closed")
-            if self._clock.now() - self._loaded_at >= RELOAD_SECONDS:
+        if self._pool is None:
+            raise Unreachable("the client is closed")
+        # Only the request that finds them old waits for the reading; the others go on with what there is.
+        if self._clock.now() - self._loaded_at >= RELOAD_SECONDS and not self._loading.locked():
+            async with self._loading:
                 await self._reload(self._pool, afresh=False)
-            return self._pool
+        return self._pool
 
     async def _renew(self, pool: _Pool, used: str | None) -> _Pool | None:
         """What to repeat a request on that was refused with `used` on `pool`; None if there is nothing newer."""
@@ -201,14 +208,16 @@ class Session:
         """Read the credentials again. If that fails the old ones stay: they may be good for a while."""
         self._loaded_at = self._clock.now()
         try:
-            configuration = await self._credentials.load(afresh=afresh)
+            async with asyncio.timeout(self._load_timeout):
+                configuration = await self._credentials.load(afresh=afresh)
             if _fingerprint(configuration) == pool.fingerprint:
                 # No token any more: an exec plugin has failed (the loader logs why). Anonymous is never better.
                 pool.authorization = _authorization(configuration) or pool.authorization
                 return
             self._pool = self._new_pool(configuration)
-        except KubeError as error:
-            _log.warning("keeping the credentials read before: %s", error)
+        except (KubeError, TimeoutError) as error:
+            reason = str(error) or f"{self._credentials} could not be read within {self._load_timeout:g} s"
+            _log.warning("keeping the credentials read before: %s", reason)
             return
         _log.info("address or TLS material changed: new connections to %s", self._pool.host)
         pool.retired = True

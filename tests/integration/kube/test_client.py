@@ -205,6 +205,37 @@ async def test_unreadable_kubeconfig_keeps_the_old_token(
     assert faulty.seen[-1].headers["Authorization"] == "Bearer unused"
 
 
+async def test_plugin_that_hangs_delays_one_request_and_stops_none(
+    faulty: FaultyApi, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Hanging(KubeconfigCredentials):
+        loading = asyncio.Event()
+        first = True
+
+        async def load(self, *, afresh: bool) -> Any:
+            if self.first:
+                self.first = False
+                return await super().load(afresh=afresh)
+            self.loading.set()
+            return await asyncio.Event().wait()
+
+    credentials = Hanging(str(faulty.kubeconfig))
+    async with KubeClient(credentials, clock=clock, load_timeout=0.2) as client:
+        clock.advance(RELOAD_SECONDS)
+        delayed = asyncio.create_task(client.request("GET", "/api/v1/nodes"))
+        await credentials.loading.wait()
+        await client.request("GET", "/api/v1/pods")
+        await delayed
+    assert sorted(seen.path for seen in faulty.seen) == ["/api/v1/nodes", "/api/v1/pods"]
+    assert f"keeping the credentials read before: kubeconfig {faulty.kubeconfig} could not be read" in caplog.text
+
+
+async def test_closed_client_says_so(faulty: FaultyApi) -> None:
+    client = KubeClient.connect(faulty.kubeconfig)
+    with pytest.raises(errors.Unreachable, match="the client is closed"):
+        await client.request("GET", "/api/v1/nodes")
+
+
 async def test_another_address_is_followed_while_old_requests_end_in_peace(
     faulty: FaultyApi, tmp_path: Path, clock: FakeClock
 ) -> None:

@@ -12,7 +12,8 @@ from local.kube.ages import human_age, parse_time
 from local.kube.causes import go_number
 from local.kube.jsonpath import JsonPathError, parse
 from local.kube.resources import Resource
-from local.kube.table_columns import BUILTIN_TABLES, Column, Row, metadata_text
+from local.kube.table_cells import Column, Row, metadata_text
+from local.kube.table_columns import BUILTIN_TABLES
 
 Object = dict[str, Any]
 

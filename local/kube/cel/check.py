@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from local.kube.cel import types as t
 from local.kube.cel.functions import FunctionTable, Overload
-from local.kube.cel.syntax import (
+from local.kube.cel.nodes import (
     ACCUMULATOR,
     Call,
     Comprehension,

@@ -17,7 +17,8 @@ from local.kube.cel.functions import FunctionTable
 from local.kube.cel.library_kubernetes import KUBERNETES
 from local.kube.cel.library_standard import STANDARD
 from local.kube.cel.library_text import TEXT
-from local.kube.cel.syntax import CelSyntaxError, parse
+from local.kube.cel.nodes import CelSyntaxError
+from local.kube.cel.syntax import parse
 from local.kube.cel.types import MAX_REQUEST_BYTES, Schema, Type, optional_of, schema_type
 
 FUNCTIONS = FunctionTable(STANDARD, TEXT, KUBERNETES)

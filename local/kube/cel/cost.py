@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from local.kube.cel.check import CheckedExpression
 from local.kube.cel.functions import Overload
-from local.kube.cel.syntax import (
+from local.kube.cel.nodes import (
     ACCUMULATOR,
     Call,
     Comprehension,

@@ -9,7 +9,7 @@ from typing import Any
 
 from local.kube.cel.check import TYPE_NAMES, CheckedExpression
 from local.kube.cel.functions import CelError, Overload
-from local.kube.cel.syntax import Call, Comprehension, Ident, ListNode, Literal, MapNode, Node, Select
+from local.kube.cel.nodes import Call, Comprehension, Ident, ListNode, Literal, MapNode, Node, Select
 from local.kube.cel.types import Type
 from local.kube.cel.values import NONE, IntType, Optional, TypeValue, UintType, kind_of
 

@@ -1,8 +1,4 @@
-"""Expressions as trees: parsing with cel-python's grammar, macros expanded.
-
-Macros (`has`, `all`, `exists`, `exists_one`, `map`, `filter`, their two-variable forms, `optMap`, `optFlatMap`) are
-expanded here into the same comprehensions as in cel-go. Checking, cost and evaluation then need no macro of their own,
-and their results agree with the real server's.
+"""Expressions as trees: parsing with cel-python's grammar, macros expanded on the way.
 
 The library's grammar does not know optional selection (`a.?b`, `a[?b]`). Both are rewritten, outside of literals, to
 marked names that it does know, and recognised again in its tree.
@@ -10,15 +6,15 @@ marked names that it does know, and recognised again in its tree.
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
 from celpy.celparser import CELParseError, CELParser
 from celpy.evaluation import celbytes, celstr
 
-# The accumulator of expanded macros; "@" cannot occur in an identifier of the user's.
-ACCUMULATOR = "@result"
+from local.kube.cel.macros import MACROS, Builder, MacroError
+from local.kube.cel.nodes import Call, CelSyntaxError, Ident, ListNode, Literal, MapNode, Node, Select, located
+
 _RESERVED = frozenset(
     [
         "as",
@@ -50,83 +46,6 @@ _TOKEN = re.compile(
 )
 
 
-class CelSyntaxError(ValueError):
-    """The text is not a CEL expression that this implementation can read."""
-
-
-@dataclass(eq=False)
-class Node:
-    """A part of an expression; `line` and `column` (from 1) say where it is in the text."""
-
-    line: int = field(default=1, kw_only=True)
-    column: int = field(default=1, kw_only=True)
-
-
-@dataclass(eq=False)
-class Literal(Node):
-    """A constant. `kind` is bool, int, uint, double, string, bytes or null."""
-
-    kind: str
-    value: Any
-
-
-@dataclass(eq=False)
-class Ident(Node):
-    """A variable, or the name of a type."""
-
-    name: str
-
-
-@dataclass(eq=False)
-class Select(Node):
-    """`operand.field`; `test` for has(), `optional` for `operand.?field`."""
-
-    operand: Node
-    field_name: str
-    test: bool = False
-    optional: bool = False
-
-
-@dataclass(eq=False)
-class Call(Node):
-    """A function or operator (`_+_`, `_[_]`, `size`); `target` is what stands before the dot of a method."""
-
-    function: str
-    args: tuple[Node, ...]
-    target: Node | None = None
-
-
-@dataclass(eq=False)
-class ListNode(Node):
-    """A list literal."""
-
-    elements: tuple[Node, ...]
-
-
-@dataclass(eq=False)
-class MapNode(Node):
-    """A map literal."""
-
-    entries: tuple[tuple[Node, Node], ...]
-
-
-@dataclass(eq=False)
-class Comprehension(Node):
-    """A loop: fold `step` over `range` into `accumulator` while `condition` is not false, then `result`.
-
-    `variables` are the one or two names of the loop. With an empty `variables` the loop never runs and the node only
-    binds `accumulator` to `initial` (what cel.bind is in cel-go; optMap needs it).
-    """
-
-    variables: tuple[str, ...]
-    range: Node
-    accumulator: str
-    initial: Node
-    condition: Node
-    step: Node
-    result: Node
-
-
 def parse(text: str) -> Node:
     """The tree of an expression. Raises CelSyntaxError with cel-go's layout: message, source line, caret."""
     rewritten = _rewrite_optionals(text)
@@ -139,13 +58,6 @@ def parse(text: str) -> Node:
         return _Lowering(text).node(tree)
     except RecursionError:
         raise CelSyntaxError("ERROR: <input>:1:1: expression recursion limit exceeded") from None
-
-
-def located(text: str, line: int, column: int, message: str) -> str:
-    """`message` with the place in `text` that it is about, as cel-go prints it."""
-    lines = text.splitlines() or [""]
-    source = lines[min(line, len(lines)) - 1]
-    return f"ERROR: <input>:{line}:{column}: {message}\n | {source}\n | {'.' * (column - 1)}^"
 
 
 @cache
@@ -256,9 +168,12 @@ class _Lowering:
     def _member_dot_arg(self, tree: Any) -> Node:
         operand, token, *rest = tree.children
         args = tuple(map(self.node, rest[0].children)) if rest else ()
-        macro = _MACROS.get((str(token), len(args)))
+        macro = MACROS.get((str(token), len(args)))
         if macro is not None:
-            return macro(self, tree, self.node(operand), args)
+            try:
+                return macro(Builder(*_place(tree)), self.node(operand), args)
+            except MacroError as error:
+                raise self.error(tree, str(error)) from None
         line, column = _place(token)
         if str(token).startswith(_OPTIONAL_FIELD):
             raise self.error(tree, "Syntax error: optional selection of a function")
@@ -382,157 +297,3 @@ def _bounded(value: int, low: int, high: int) -> int:
     if not low <= value <= high:
         raise ValueError("out of range")
     return value
-
-
-# --- macros -------------------------------------------------------------------------------------------------------
-
-
-class _Builder:
-    """Makes the nodes of an expansion, all at the place of the macro."""
-
-    def __init__(self, tree: Any) -> None:
-        self.line, self.column = _place(tree)
-
-    def literal(self, kind: str, value: Any) -> Literal:
-        return Literal(kind, value, line=self.line, column=self.column)
-
-    def ident(self, name: str) -> Ident:
-        return Ident(name, line=self.line, column=self.column)
-
-    def call(self, function: str, *args: Node, target: Node | None = None) -> Call:
-        return Call(function, args, target, line=self.line, column=self.column)
-
-    def loop(self, variables: tuple[str, ...], over: Node, initial: Node, condition: Node, step: Node) -> Comprehension:
-        accu = self.ident(ACCUMULATOR)
-        return Comprehension(
-            variables, over, ACCUMULATOR, initial, condition, step, accu, line=self.line, column=self.column
-        )
-
-
-def _variable(lowering: _Lowering, tree: Any, node: Node) -> str:
-    if not isinstance(node, Ident):
-        raise lowering.error(tree, "argument must be a simple name")
-    return node.name
-
-
-def _names(lowering: _Lowering, tree: Any, nodes: tuple[Node, ...]) -> tuple[str, ...]:
-    names = tuple(_variable(lowering, tree, node) for node in nodes)
-    if len(set(names)) != len(names):
-        raise lowering.error(tree, f"overlapping bind variable '{names[0]}'")
-    return names
-
-
-Macro = Callable[[_Lowering, Any, Node, tuple[Node, ...]], Node]
-
-
-def _quantifier(count: int, *, every: bool) -> Macro:
-    """all and exists: stop at the first false (or true) element, and let errors lose against it."""
-
-    def expand(lowering: _Lowering, tree: Any, over: Node, args: tuple[Node, ...]) -> Node:
-        make = _Builder(tree)
-        accu = make.ident(ACCUMULATOR)
-        going_on = make.ident(ACCUMULATOR) if every else make.call("!_", accu)
-        return make.loop(
-            _names(lowering, tree, args[:count]),
-            over,
-            make.literal("bool", every),
-            make.call("@not_strictly_false", going_on),
-            make.call("_&&_" if every else "_||_", make.ident(ACCUMULATOR), args[count]),
-        )
-
-    return expand
-
-
-def _exists_one(count: int) -> Macro:
-    def expand(lowering: _Lowering, tree: Any, over: Node, args: tuple[Node, ...]) -> Node:
-        make = _Builder(tree)
-        one_more = make.call("_+_", make.ident(ACCUMULATOR), make.literal("int", 1))
-        loop = make.loop(
-            _names(lowering, tree, args[:count]),
-            over,
-            make.literal("int", 0),
-            make.literal("bool", True),
-            make.call("_?_:_", args[count], one_more, make.ident(ACCUMULATOR)),
-        )
-        loop.result = make.call("_==_", make.ident(ACCUMULATOR), make.literal("int", 1))
-        return loop
-
-    return expand
-
-
-def _collector(count: int, *, filtered: bool, keep_element: bool = False) -> Macro:
-    """map, filter and transformList: gather values, optionally only of elements that pass a test."""
-
-    def expand(lowering: _Lowering, tree: Any, over: Node, args: tuple[Node, ...]) -> Node:
-        make = _Builder(tree)
-        names = _names(lowering, tree, args[:count])
-        value = make.ident(names[0]) if keep_element else args[-1]
-        item = ListNode((value,), line=make.line, column=make.column)
-        step: Node = make.call("_+_", make.ident(ACCUMULATOR), item)
-        if filtered:
-            step = make.call("_?_:_", args[count], step, make.ident(ACCUMULATOR))
-        empty = ListNode((), line=make.line, column=make.column)
-        return make.loop(names, over, empty, make.literal("bool", True), step)
-
-    return expand
-
-
-def _transform_map(*, filtered: bool) -> Macro:
-    def expand(lowering: _Lowering, tree: Any, over: Node, args: tuple[Node, ...]) -> Node:
-        make = _Builder(tree)
-        names = _names(lowering, tree, args[:2])
-        step: Node = make.call("@mapInsert", make.ident(ACCUMULATOR), make.ident(names[0]), args[-1])
-        if filtered:
-            step = make.call("_?_:_", args[2], step, make.ident(ACCUMULATOR))
-        empty = MapNode((), line=make.line, column=make.column)
-        return make.loop(names, over, empty, make.literal("bool", True), step)
-
-    return expand
-
-
-def _optional_map(*, flat: bool) -> Macro:
-    """`x.optMap(v, f)`: f of the value if there is one."""
-
-    def expand(lowering: _Lowering, tree: Any, target: Node, args: tuple[Node, ...]) -> Node:
-        make = _Builder(tree)
-        name = _variable(lowering, tree, args[0])
-        bound = Comprehension(
-            (),
-            ListNode((), line=make.line, column=make.column),
-            name,
-            make.call("value", target=target),
-            make.literal("bool", False),
-            make.ident(name),
-            args[1],
-            line=make.line,
-            column=make.column,
-        )
-        return make.call(
-            "_?_:_",
-            make.call("hasValue", target=target),
-            bound if flat else make.call("optional.of", bound),
-            make.call("optional.none"),
-        )
-
-    return expand
-
-
-_MACROS: dict[tuple[str, int], Macro] = {
-    ("all", 2): _quantifier(1, every=True),
-    ("all", 3): _quantifier(2, every=True),
-    ("exists", 2): _quantifier(1, every=False),
-    ("exists", 3): _quantifier(2, every=False),
-    ("exists_one", 2): _exists_one(1),
-    ("existsOne", 2): _exists_one(1),
-    ("existsOne", 3): _exists_one(2),
-    ("exists_one", 3): _exists_one(2),
-    ("map", 2): _collector(1, filtered=False),
-    ("map", 3): _collector(1, filtered=True),
-    ("filter", 2): _collector(1, filtered=True, keep_element=True),
-    ("transformList", 3): _collector(2, filtered=False),
-    ("transformList", 4): _collector(2, filtered=True),
-    ("transformMap", 3): _transform_map(filtered=False),
-    ("transformMap", 4): _transform_map(filtered=True),
-    ("optMap", 2): _optional_map(flat=False),
-    ("optFlatMap", 2): _optional_map(flat=True),
-}

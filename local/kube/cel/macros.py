@@ -48,7 +48,7 @@ def _variable(node: Node) -> str:
 def _names(nodes: tuple[Node, ...]) -> tuple[str, ...]:
     names = tuple(_variable(node) for node in nodes)
     if len(set(names)) != len(names):
-        raise lowering.error(tree, f"overlapping bind variable '{names[0]}'")
+        raise MacroError(f"overlapping bind variable '{names[0]}'")
     return names
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 _LARGEST_STEP = 8 * 1024 * 1024
 _SMALLEST_STEP = 16 * 1024
+_STEP_SECONDS = 0.05
 
 
 class Limits:
@@ -22,10 +23,10 @@ class Limits:
         """Seconds before an answer."""
 
     def step(self) -> int:
-        """Return how many bytes to write between two calls of `wait_for`: about a twentieth of a second's worth."""
+        """Return how many bytes to write between two calls of `wait_for`: about 50 ms worth."""
         if self.bytes_per_second is None:
             return _LARGEST_STEP
-        return int(min(_LARGEST_STEP, max(_SMALLEST_STEP, self.bytes_per_second / 20)))
+        return int(min(_LARGEST_STEP, max(_SMALLEST_STEP, self.bytes_per_second * _STEP_SECONDS)))
 
     def reserve(self, size: int) -> float:
         """Take the next `size` bytes of the limit; return in how many seconds they may be written."""
@@ -33,8 +34,9 @@ class Limits:
             return 0.0
         with self._lock:
             now = self._clock()
-            self._next_free = max(self._next_free, now) + size / self.bytes_per_second
-            return self._next_free - now
+            # A step's time is kept for a connection that was busy writing; more is not saved up, a link has no memory.
+            self._next_free = max(self._next_free, now - _STEP_SECONDS) + size / self.bytes_per_second
+            return max(0.0, self._next_free - now)
 
     def wait_for(self, size: int) -> None:
         """Return when `size` more bytes may be written."""

@@ -134,19 +134,13 @@ class _Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     server: _Listener
 
-    def do_GET(self) -> None:
-        self._handle()
-
-    do_HEAD = do_POST = do_DELETE = do_GET
-
-    def _handle(self) -> None:
+    def handle(self) -> None:
         try:
-            self._handle_one()
+            super().handle()
         except (BrokenPipeError, ConnectionResetError):
             log.debug("the client has gone")
-            self.close_connection = True
 
-    def _handle_one(self) -> None:
+    def do_GET(self) -> None:
         length = self.headers.get("Content-Length", "0")
         if not length.isdigit() or int(length) > _LARGEST_BODY or "Transfer-Encoding" in self.headers:
             self.close_connection = True
@@ -165,6 +159,8 @@ class _Handler(BaseHTTPRequestHandler):
             hub.limits.delay_answer()
             hub.stats.request(target, path, response.status, "authorization" in request.headers)
         return self._write(response)
+
+    do_HEAD = do_POST = do_DELETE = do_GET
 
     def _write(self, response: Response) -> None:
         body = response.body

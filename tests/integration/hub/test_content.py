@@ -2,6 +2,9 @@
 
 import gzip
 import http.client
+import logging
+import socket
+import struct
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -228,6 +231,22 @@ def test_closing_leaves_no_thread_and_breaks_stalled_clients(serve: Serve) -> No
         server.close()
     assert set(threading.enumerate()) <= before
     idle.close()
+
+
+def test_clients_that_vanish_are_no_error(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    server = serve(Repository("o/n", {"model.safetensors": CONTENT * 64}))
+    parts = urlsplit(signed(server))
+    for request in (b"", b"GET", f"GET {parts.path}?{parts.query} HTTP/1.1\r\nHost: x\r\n\r\n".encode()):
+        with socket.create_connection((parts.hostname or "", parts.port or 0), timeout=60) as connection:
+            connection.sendall(request)
+            if request.endswith(b"\r\n\r\n"):
+                assert connection.recv(100)
+            # Closing with unread data, or without lingering, resets the connection instead of ending it.
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    wait_until(lambda: server.hub.stats.describe()["open_bodies"] == 0)
+    assert ask(signed(server), headers={"Range": "bytes=0-0"}).status == 206
+    server.close()
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 def test_a_file_that_shrinks_ends_the_connection(serve: Serve, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from modelcache.kube.client import KubeClient
 from modelcache.kube.elector import LeaderElector, Timing
 from modelcache.kube.events import EventRecorder
 from modelcache.kube.objects import ObjectReference, PartialObject
-from modelcache.kube.resources import CONFIG_MAPS, EVENTS, LEASES, NODES, PODS, ObjectKey
+from modelcache.kube.resources import CONFIG_MAPS, EVENTS, LEASES, NODES, PODS
 from tests.support.kube import KubeServer
 from tests.support.kubectl import Kubectl
 
@@ -218,7 +218,3 @@ async def test_events_are_also_there_in_the_new_api(cluster: KubeClient, namespa
     listed = await asyncio.to_thread(kubectl.in_namespace(namespace), "get", "events", "-o", "json")
     (event,) = listed.json()["items"]
     assert event["message"] == "from here"
-
-
-def test_keys_sort() -> None:
-    assert sorted([ObjectKey("b", "a"), ObjectKey("", "z")]) == [ObjectKey("", "z"), ObjectKey("b", "a")]

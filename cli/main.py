@@ -132,7 +132,6 @@ def controller(
 ) -> None:
     """Run the controller: one per cluster, or several replicas of which one leads."""
     from controller.main import run
-
     from controller.settings import Settings, SettingsError
 
     settings = Settings(
@@ -176,7 +175,6 @@ def agent(
 ) -> None:
     """Run the agent of one node: downloads, verifies, publishes, labels the node."""
     from agent.main import run
-
     from agent.settings import Settings, SettingsError
 
     settings = Settings(

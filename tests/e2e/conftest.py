@@ -48,6 +48,18 @@ def cluster(
 
 
 @pytest.fixture
-def model(api: Api, namespace: str, installed: None) -> Callable[[str], Model]:
-    """A DynamoModel of the given name in the test's namespace."""
-    return lambda name: Model(api, namespace, name)
+def model(cluster: CacheCluster, api: Api, namespace: str) -> Iterator[Callable[[str], Model]]:
+    """A DynamoModel of the given name in the test's namespace; deleted afterwards, while there is somebody to do it."""
+    made: list[Model] = []
+
+    def make(name: str) -> Model:
+        made.append(Model(api, namespace, name))
+        return made[-1]
+
+    yield make
+    for one in made:
+        api.delete(one.path)
+    # A process that the test has left dead would keep the finalizers: they are not what is tested here.
+    for one in made:
+        if not one.gone():
+            api.patch(one.path, {"metadata": {"finalizers": None}})

@@ -12,7 +12,10 @@ from local.kube.addresses import ServiceAddresses
 from local.kube.definitions import Definitions
 from local.kube.deletes import Deleter
 from local.kube.documents import Body
+from local.kube.expiry import EventExpiry
+from local.kube.garbage import GarbageCollector
 from local.kube.journal import Journal
+from local.kube.namespaces import NamespaceCleaner
 from local.kube.registry import Registry
 from local.kube.store import Store
 from local.kube.subresources import Subresources
@@ -43,8 +46,14 @@ class Cluster:
         self.deleter = Deleter(self.store, self.registry, clock)
         self.subresources = Subresources(self.store, self.writer, clock)
         self._definitions = Definitions(self.store, self.registry, self.writer, self.deleter, self.watches, clock)
+        self._namespaces = NamespaceCleaner(self.store, self.registry, self.writer, self.deleter, clock)
+        self._garbage = GarbageCollector(self.store, self.registry, self.writer, self.deleter)
+        self._expiry = EventExpiry(self.store)
         self._make_namespaces()
         self._definitions.start()
+        self._namespaces.start()
+        self._garbage.start()
+        self._expiry.start()
         self.store.begin_history()
 
     def _make_namespaces(self) -> None:
@@ -58,4 +67,5 @@ class Cluster:
     def close(self) -> None:
         """End all watches and close the journal."""
         self.watches.close()
+        self._expiry.stop()
         self.store.close()

@@ -5,7 +5,6 @@ definition here: accept its names, serve its versions, and when it is being dele
 go. It runs after every change of a definition and, for those being deleted, of their objects.
 """
 
-import asyncio
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
@@ -16,6 +15,7 @@ from local.kube.registry import Definition, Registry
 from local.kube.resources import ALL_VERBS, SCALE, STATUS, Resource, Subresource
 from local.kube.store import Change, Object, Store
 from local.kube.watching import Watches
+from local.kube.worker import Worker
 from local.kube.writes import Target, Writer
 
 STORAGE = "customresourcedefinitions.apiextensions.k8s.io"
@@ -40,7 +40,7 @@ class Definitions:
         self._deleter = deleter
         self._watches = watches
         self._clock = clock
-        self._pending: dict[str, None] = {}
+        self._worker: Worker[str] = Worker(self._reconcile)
         self._specs: dict[str, tuple[Object, bool]] = {}
 
     def start(self) -> None:
@@ -51,20 +51,9 @@ class Definitions:
 
     def _observe(self, change: Change) -> None:
         if change.storage == STORAGE:
-            self._enqueue(change.new.name)
+            self._worker.add(change.new.name)
         elif change.deleted and change.storage in self._specs and self._specs[change.storage][1]:
-            self._enqueue(change.storage)
-
-    def _enqueue(self, name: str) -> None:
-        # Listeners may not write, so the work follows in the loop's next round, before any further request is read.
-        if not self._pending:
-            asyncio.get_running_loop().call_soon(self._work)
-        self._pending[name] = None
-
-    def _work(self) -> None:
-        names, self._pending = self._pending, {}
-        for name in names:
-            self._reconcile(name)
+            self._worker.add(change.storage)
 
     def _reconcile(self, name: str) -> None:
         stored = self._store.get(STORAGE, "", name)

@@ -114,12 +114,15 @@ def _check_preconditions(resource: Resource, obj: Object, options: DeleteOptions
     meta = obj["metadata"]
     name = meta["name"]
     if options.uid and options.uid != meta["uid"]:
-        why = f"Precondition failed: UID in precondition: {options.uid}, UID in object meta: {meta['uid']}"
+        why = (
+            f"the UID in the precondition ({options.uid}) does not match the UID in record ({meta['uid']}). The object might "
+            "have been deleted and then recreated"
+        )
         raise errors.conflict(resource, name, why)
     if options.version and options.version != meta["resourceVersion"]:
         why = (
-            f"Precondition failed: ResourceVersion in precondition: {options.version}, ResourceVersion in object meta: "
-            f"{meta['resourceVersion']}"
+            f"the ResourceVersion in the precondition ({options.version}) does not match the ResourceVersion in record "
+            f"({meta['resourceVersion']}). The object might have been modified"
         )
         raise errors.conflict(resource, name, why)
 

@@ -135,6 +135,8 @@ def canonical(resource: Resource, obj: Object, expected: Kind, *, partial: bool 
 
 def _check_types(resource: Resource, obj: Object, expected: Kind) -> None:
     for cause in validate(schema_of(resource), obj, None):
+        if cause.reason == TYPE_INVALID and "must be of type byte" in cause.message:
+            raise unhandled(expected, f"illegal base64 data: {cause.field}")
         if cause.reason == TYPE_INVALID:
             raise unhandled(expected, f"json: cannot unmarshal {cause.field}: {cause.message}")
 

@@ -170,8 +170,8 @@ def decode(raw: Any) -> tuple[dict[str, Any], list[str]]:
         if value is None:
             continue
         value = decoder(value, f"metadata.{key}")
-        # Go's omitempty; a grace period is a pointer, whose zero is a value.
-        if value or key == "deletionGracePeriodSeconds":
+        # Go's omitempty; a grace period is a pointer, whose zero is a value, and an empty managedFields means "reset".
+        if value or key in ("deletionGracePeriodSeconds", "managedFields"):
             metadata[key] = value
     for index, owner in enumerate(raw.get("ownerReferences") or ()):
         unknown += [f"metadata.ownerReferences[{index}].{key}" for key in owner if key not in _OWNER_FIELDS]

@@ -96,6 +96,13 @@ def _name_definition(obj: Object) -> None:
         kinds.setdefault("listKind", kinds["kind"] + "List")
 
 
+def _validate_definition(new: Object, old: Object | None) -> list[Cause]:
+    # Compiling expressions takes a library that is slow to import: only when a definition is written.
+    from local.kube.crd import validate_crd
+
+    return validate_crd(new, old)
+
+
 def _immutable_data(new: Object, old: Object | None) -> list[Cause]:
     if old is None or not old.get("immutable"):
         return []
@@ -244,7 +251,7 @@ _RULES: dict[str, Rules] = {
         unconditional_update=False, counts_generation=True
     ),
     "customresourcedefinitions.apiextensions.k8s.io": Rules(
-        default=_name_definition, unconditional_update=False, counts_generation=True
+        default=_name_definition, validate=_validate_definition, unconditional_update=False, counts_generation=True
     ),
 }
 

@@ -34,7 +34,7 @@ from local.kube.errors import ApiError
 from local.kube.registry import Registry
 from local.kube.resources import Resource
 from local.kube.rules import Rules, rules_for
-from local.kube.store import Object, Store, Stored, TooLarge
+from local.kube.store import Object, Store, Stored, TooLarge, key_of
 from local.kube.structural import validate
 
 # k8s.io/apiserver/pkg/storage/names: five characters that cannot form words, in names of at most 63.
@@ -238,7 +238,7 @@ class Writer:
         old = view(resource, stored)
         meta, before = obj["metadata"], old["metadata"]
         if meta.get("uid", before["uid"]) != before["uid"]:
-            raise _uid_conflict(resource, target.name, meta["uid"], before["uid"])
+            raise _uid_conflict(resource, before, meta["uid"])
         version = meta.get("resourceVersion", "0")
         if version in ("", "0"):
             if rules.unconditional_update or tracked:
@@ -343,9 +343,14 @@ def _undeclared(target: Target, unknown: list[str]) -> ApiError:
     return ApiError(500, "", f"failed to create typed patch object ({where}): {listed}")
 
 
-def _uid_conflict(resource: Resource, name: str, asked: str, found: str) -> ApiError:
+def _uid_conflict(resource: Resource, before: Object, asked: str) -> ApiError:
+    """The storage layer's own words, as the real server passes them on."""
+    key = "/".join(("/registry", resource.storage_key, key_of(before.get("namespace", ""), before["name"])))
     return errors.conflict(
-        resource, name, f"Precondition failed: UID in precondition: {asked}, UID in object meta: {found}"
+        resource,
+        before["name"],
+        f"StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: "
+        f"UID in precondition: {asked}, UID in object meta: {before['uid']}",
     )
 
 

@@ -42,7 +42,7 @@ def test_a_manager_must_be_named(api: Api, configmaps: str) -> None:
 
 
 def test_managed_fields_cannot_be_applied(api: Api, configmaps: str) -> None:
-    created = api.apply(f"{configmaps}/a", configmap("a"), "one").expect(201)
+    created = api.apply(f"{configmaps}/a", configmap("a", {"k": "v"}), "one").expect(201)
     status = api.apply(f"{configmaps}/a", created, "one").expect(400)
     assert "metadata.managedFields must be nil" in status["message"]
 

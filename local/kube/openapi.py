@@ -24,12 +24,9 @@ Document = dict[str, Any]
 _REF = "#/components/schemas/"
 _GVK = "x-kubernetes-group-version-kind"
 _JSON = "application/json"
-_PATCH_TYPES = (
-    "application/apply-patch+yaml",
-    "application/json-patch+json",
-    "application/merge-patch+json",
-    "application/strategic-merge-patch+json",
-)
+_CUSTOM_PATCH_TYPES = ("application/apply-patch+yaml", "application/json-patch+json", "application/merge-patch+json")
+# kubectl takes the last one for a promise that the server knows merge keys.
+_PATCH_TYPES = (*_CUSTOM_PATCH_TYPES, "application/strategic-merge-patch+json")
 _INFO = {"title": "Kubernetes", "version": "v1.36.0"}
 
 _QUERY = {
@@ -282,7 +279,8 @@ def _operation(
         _GVK: gvk or _gvk(resource.group, resource.version, resource.kind),
     }
     if body and verb not in ("get", "list"):
-        types = _PATCH_TYPES if body == "Patch" else (_JSON,)
+        patch_types = _CUSTOM_PATCH_TYPES if resource.custom else _PATCH_TYPES
+        types = patch_types if body == "Patch" else (_JSON,)
         schema = _ref(_meta_or_component(body))
         operation["requestBody"] = {
             "content": {kind: {"schema": schema} for kind in types},

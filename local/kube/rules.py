@@ -219,6 +219,20 @@ def _validate_slice(new: Object, old: Object | None) -> list[Cause]:
     return []
 
 
+def _validate_lease(new: Object, old: Object | None) -> list[Cause]:
+    spec = new.get("spec", {})
+    problems = []
+    if "leaseDurationSeconds" in spec and spec["leaseDurationSeconds"] <= 0:
+        problems.append(
+            causes.invalid("spec.leaseDurationSeconds", spec["leaseDurationSeconds"], "must be greater than 0")
+        )
+    if spec.get("leaseTransitions", 0) < 0:
+        problems.append(
+            causes.invalid("spec.leaseTransitions", spec["leaseTransitions"], "must be greater than or equal to 0")
+        )
+    return problems
+
+
 _PLAIN = Rules()
 _CUSTOM = Rules(unconditional_update=False, counts_generation=True, status_takes_metadata=False)
 _RBAC = Rules(name_check=names.path_segment, create_on_update=True)
@@ -238,7 +252,7 @@ _RULES: dict[str, Rules] = {
     "services": Rules(name_check=names.dns_1035_label, create_on_update=True, returns_deleted=True),
     "daemonsets.apps": Rules(validate=_validate_workload, counts_generation=True),
     "deployments.apps": Rules(validate=_validate_workload, counts_generation=True),
-    "leases.coordination.k8s.io": Rules(unconditional_update=False, create_on_update=True),
+    "leases.coordination.k8s.io": Rules(validate=_validate_lease, unconditional_update=False, create_on_update=True),
     "endpointslices.discovery.k8s.io": Rules(validate=_validate_slice, counts_generation=True),
     "clusterroles.rbac.authorization.k8s.io": _RBAC,
     "roles.rbac.authorization.k8s.io": _RBAC,

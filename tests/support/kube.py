@@ -61,7 +61,11 @@ class LocalKube:
         self.kubeconfig = directory / "kubeconfig"
         self._data = directory / "data"
         self._process = self._start(0)
-        self.url = self._address()
+        try:
+            self.url = self._address()
+        except BaseException:
+            self._process.close()
+            raise
 
     def _start(self, port: int) -> Process:
         return python_module("local.kube", "--port", str(port), "--kubeconfig", self.kubeconfig, "--data", self._data)

@@ -18,17 +18,18 @@ def test_merge_patch(api: Api, widgets: str) -> None:
 
 
 def test_json_patch(api: Api, configmaps: str, widgets: str) -> None:
-    api.post(configmaps, configmap("a", {"k": "v", "a/b": "slash"})).expect(201)
+    api.post(configmaps, configmap("a", {"k": "v"}, annotations={"example.com/a": "b"})).expect(201)
     operations: list[Json] = [
         {"op": "test", "path": "/data/k", "value": "v"},
         {"op": "replace", "path": "/data/k", "value": "w"},
         {"op": "add", "path": "/metadata/labels", "value": {"x": "y"}},
-        {"op": "remove", "path": "/data/a~1b"},
+        {"op": "remove", "path": "/metadata/annotations/example.com~1a"},
         {"op": "copy", "from": "/data/k", "path": "/data/copied"},
         {"op": "move", "from": "/data/copied", "path": "/data/moved"},
     ]
     patched = api.patch(f"{configmaps}/a", operations, JSON_PATCH).expect(200)
     assert (patched["data"], patched["metadata"]["labels"]) == ({"k": "w", "moved": "w"}, {"x": "y"})
+    assert "annotations" not in patched["metadata"]
     api.post(widgets, widget("a", steps=["one"])).expect(201)
     appended = [{"op": "add", "path": "/spec/steps/-", "value": "two"}]
     assert api.patch(f"{widgets}/a", appended, JSON_PATCH).expect(200)["spec"]["steps"] == ["one", "two"]

@@ -57,7 +57,7 @@ _KINDS: dict[str, tuple[str, ...]] = {
     ),
     "apps": ("DaemonSet", "Deployment"),
     "autoscaling": ("Scale",),
-    "authentication.k8s.io": ("TokenReview", "TokenRequest"),
+    "authentication.k8s.io": ("SelfSubjectReview", "TokenReview", "TokenRequest"),
     "authorization.k8s.io": (
         "LocalSubjectAccessReview",
         "SelfSubjectAccessReview",

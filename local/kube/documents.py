@@ -6,7 +6,7 @@ What a client sends and what a patch produces go through the same steps, so no p
 from dataclasses import dataclass
 from typing import Any
 
-from local.kube import bodies, metadata
+from local.kube import bodies, metadata, protobuf
 from local.kube.builtin_schemas import builtin_schema
 from local.kube.causes import TYPE_INVALID, go_quote
 from local.kube.errors import ApiError, bad_request
@@ -23,10 +23,20 @@ class Body:
 
     content: bytes
     is_yaml: bool = False
+    is_protobuf: bool = False
 
     def decode(self) -> Any:
         """Plain data. Raises bodies.BodyError."""
+        if self.is_protobuf:
+            try:
+                return protobuf.decode(self.content)
+            except protobuf.ProtobufError as error:
+                raise bodies.BodyError(str(error)) from None
         return bodies.decode(self.content, is_yaml=self.is_yaml)
+
+    def duplicates(self) -> list[str]:
+        """Paths of keys that occur twice. The body must have decoded before."""
+        return [] if self.is_protobuf else bodies.duplicate_fields(self.content, is_yaml=self.is_yaml)
 
 
 @dataclass(frozen=True)
@@ -69,6 +79,8 @@ def read_object(body: Body, expected: Kind) -> Object:
     try:
         raw = body.decode()
     except bodies.BodyError as error:
+        if body.is_protobuf:
+            raise bad_request(str(error)) from None
         raise _unrecognized(body, expected, f"couldn't get version/kind; json parse error: {error}") from None
     if not isinstance(raw, dict):
         kind = {list: "array", str: "string", bool: "bool", type(None): "null"}.get(type(raw), "number")

@@ -4,12 +4,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 from aiohttp import web
 
-from local.kube import errors, parameters, patches, protobuf, responses, reviews
-from local.kube.bodies import BodyError
+from local.kube import errors, parameters, patches, responses, reviews
 from local.kube.cluster import Cluster
 from local.kube.conversion import encoded, view
 from local.kube.documents import Body
-from local.kube.negotiation import READ, YAML, MediaType, negotiate, parse_media_type
+from local.kube.negotiation import PROTOBUF, READ, YAML, MediaType, negotiate, parse_media_type
 from local.kube.presentation import METADATA, PLAIN, Presentation
 from local.kube.reads import read_page
 from local.kube.routes import Route
@@ -206,10 +205,9 @@ def _patch_type(request: web.BaseRequest, route: Route) -> str:
 
 
 async def _read(request: web.BaseRequest, accepted: tuple[str, ...] = READ) -> Body:
-    """The body. Raises ApiError 400, 413 or 415."""
+    """The body. Raises ApiError 413 or 415."""
     name = parse_media_type(request.headers.get("Content-Type", "")).name or accepted[0]
-    binary = name == protobuf.MEDIA_TYPE and accepted is READ
-    if name not in accepted and not binary and request.can_read_body:
+    if name not in accepted and request.can_read_body:
         raise errors.unsupported_media_type(accepted)
     length = request.content_length
     if length is not None and length > BODY_LIMIT:
@@ -219,14 +217,8 @@ async def _read(request: web.BaseRequest, accepted: tuple[str, ...] = READ) -> B
         content += chunk
         if len(content) > BODY_LIMIT:
             raise errors.body_too_large(BODY_LIMIT)
-    if binary:
-        try:
-            return Body(protobuf.to_json(bytes(content)))
-        except protobuf.UnknownKindError:
-            raise errors.unsupported_media_type(accepted) from None
-        except BodyError as error:
-            raise errors.bad_request(str(error)) from None
-    return Body(bytes(content), is_yaml=name in (YAML, patches.APPLY_PATCH))
+    is_yaml = name in (YAML, patches.APPLY_PATCH)
+    return Body(bytes(content), is_yaml=is_yaml, is_protobuf=name == PROTOBUF)
 
 
 async def _stream(request: web.BaseRequest, events: AsyncIterator[bytes], accepted: MediaType) -> web.StreamResponse:

@@ -7,7 +7,8 @@ from local.kube import errors
 
 JSON, YAML = "application/json", "application/yaml"
 WRITTEN = (JSON, YAML)
-READ = (JSON, YAML)
+PROTOBUF = "application/vnd.kubernetes.protobuf"
+READ = (JSON, YAML, PROTOBUF)
 
 
 @dataclass(frozen=True)

@@ -1,179 +1,269 @@
-"""Objects in Kubernetes' protobuf encoding, read into the same plain data as JSON.
+"""Request bodies in Kubernetes' protobuf encoding, for the kinds that kubectl sends so.
 
-kubectl sends protobuf, without asking first, from the commands that use typed clients: `create secret`, `create
-configmap`, `create namespace`, `create serviceaccount`. Only these kinds are read; answers are always JSON, which the
-same clients accept. The encoding: four magic bytes, then a `runtime.Unknown` that names the kind and holds the object's
-own message. Field numbers are those of `generated.proto` in k8s.io/api/core/v1 and k8s.io/apimachinery; they cannot change.
+`kubectl create namespace`, `create secret`, `create token`, `auth can-i` and their like speak protobuf and have no
+fallback. Their bodies are small and of few kinds, so a table of field numbers (k8s.io/api, generated.proto) is enough; a
+field that is not in the table is refused by name instead of being dropped.
 
-The messages are built from the table below at import, so that nothing has to be generated or kept in step.
+The envelope is `k8s\\0` followed by runtime.Unknown{typeMeta=1{apiVersion=1, kind=2}, raw=2}.
 """
 
-from collections.abc import Iterator
-from datetime import UTC, datetime
+import base64
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-import msgspec
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-from google.protobuf.message import DecodeError, Message
+_MAGIC = b"k8s\0"
 
-from local.kube.bodies import BodyError
 
-MEDIA_TYPE = "application/vnd.kubernetes.protobuf"
+class ProtobufError(ValueError):
+    """The bytes are no Kubernetes protobuf object, or one that this table does not cover; the message says which."""
 
-# k8s.io/apimachinery/pkg/runtime/serializer/protobuf: protoEncodingPrefix.
-_MAGIC = b"k8s\x00"
 
-# message -> field number -> (name, type). A type is a scalar or a message; `[]` marks a list, `{}` a map from strings,
-# `?` a Go pointer: only there does a zero say something, because Go's encoder writes every other field, empty or not.
-_MESSAGES: dict[str, dict[int, tuple[str, str]]] = {
-    "TypeMeta": {1: ("apiVersion", "string"), 2: ("kind", "string")},
-    "Unknown": {1: ("typeMeta", "TypeMeta"), 2: ("raw", "bytes")},
-    "Time": {1: ("seconds", "int64"), 2: ("nanos", "int32")},
-    "OwnerReference": {
-        1: ("kind", "string"),
-        3: ("name", "string"),
-        4: ("uid", "string"),
-        5: ("apiVersion", "string"),
-        6: ("controller", "bool?"),
-        7: ("blockOwnerDeletion", "bool?"),
-    },
-    "ObjectMeta": {
-        1: ("name", "string"),
-        2: ("generateName", "string"),
-        3: ("namespace", "string"),
-        5: ("uid", "string"),
-        6: ("resourceVersion", "string"),
-        7: ("generation", "int64"),
-        8: ("creationTimestamp", "Time"),
-        9: ("deletionTimestamp", "Time"),
-        10: ("deletionGracePeriodSeconds", "int64?"),
-        11: ("labels", "{}string"),
-        12: ("annotations", "{}string"),
-        13: ("ownerReferences", "[]OwnerReference"),
-        14: ("finalizers", "[]string"),
-    },
-    "ConfigMap": {
-        1: ("metadata", "ObjectMeta"),
-        2: ("data", "{}string"),
-        3: ("binaryData", "{}bytes"),
-        4: ("immutable", "bool?"),
-    },
-    "Secret": {
-        1: ("metadata", "ObjectMeta"),
-        2: ("data", "{}bytes"),
-        3: ("type", "string"),
-        4: ("stringData", "{}string"),
-        5: ("immutable", "bool?"),
-    },
-    "NamespaceSpec": {1: ("finalizers", "[]string")},
-    "NamespaceStatus": {1: ("phase", "string")},
-    "Namespace": {1: ("metadata", "ObjectMeta"), 2: ("spec", "NamespaceSpec"), 3: ("status", "NamespaceStatus")},
-    "LocalObjectReference": {1: ("name", "string")},
-    "ObjectReference": {
-        1: ("kind", "string"),
-        2: ("namespace", "string"),
-        3: ("name", "string"),
-        4: ("uid", "string"),
-        5: ("apiVersion", "string"),
-        6: ("resourceVersion", "string"),
-        7: ("fieldPath", "string"),
-    },
-    "ServiceAccount": {
-        1: ("metadata", "ObjectMeta"),
-        2: ("secrets", "[]ObjectReference"),
-        3: ("imagePullSecrets", "[]LocalObjectReference"),
-        4: ("automountServiceAccountToken", "bool?"),
-    },
+# One line per message: `<number>:<field>:<type>`. Types: string, bytes, int, bool, a message; `[]` repeated, `{}` a map to
+# the type, `?` a pointer in Go, whose zero value is a value. Without `?` a zero value means "not set".
+_MESSAGES = {
+    "ObjectMeta": "1:name:string 2:generateName:string 3:namespace:string 4:selfLink:string 5:uid:string "
+    "6:resourceVersion:string 7:generation:int 8:creationTimestamp:Time 9:deletionTimestamp:Time "
+    "10:deletionGracePeriodSeconds:?int 11:labels:{}string 12:annotations:{}string 13:ownerReferences:[]OwnerReference "
+    "14:finalizers:[]string",
+    "OwnerReference": "1:kind:string 3:name:string 4:uid:string 5:apiVersion:string 6:controller:?bool "
+    "7:blockOwnerDeletion:?bool",
+    "Time": "1:seconds:int 2:nanos:int",
+    "LabelSelector": "1:matchLabels:{}string 2:matchExpressions:[]LabelSelectorRequirement",
+    "LabelSelectorRequirement": "1:key:string 2:operator:string 3:values:[]string",
+    "IntOrString": "1:type:int 2:intVal:int 3:strVal:string",
+    "Preconditions": "1:uid:?string 2:resourceVersion:?string",
+    "DeleteOptions": "1:gracePeriodSeconds:?int 2:preconditions:Preconditions 3:orphanDependents:?bool "
+    "4:propagationPolicy:?string 5:dryRun:[]string",
+    "Namespace": "1:metadata:ObjectMeta 2:spec:NamespaceSpec 3:status:NamespaceStatus",
+    "NamespaceSpec": "1:finalizers:[]string",
+    "NamespaceStatus": "1:phase:string",
+    "ConfigMap": "1:metadata:ObjectMeta 2:data:{}string 3:binaryData:{}bytes 4:immutable:?bool",
+    "Secret": "1:metadata:ObjectMeta 2:data:{}bytes 3:type:string 4:stringData:{}string 5:immutable:?bool",
+    "ServiceAccount": "1:metadata:ObjectMeta 2:secrets:[]ObjectReference 3:imagePullSecrets:[]LocalObjectReference "
+    "4:automountServiceAccountToken:?bool",
+    "ObjectReference": "1:kind:string 2:namespace:string 3:name:string 4:uid:string 5:apiVersion:string "
+    "6:resourceVersion:string 7:fieldPath:string",
+    "LocalObjectReference": "1:name:string",
+    "Service": "1:metadata:ObjectMeta 2:spec:ServiceSpec 3:status:ServiceStatus",
+    "ServiceStatus": "1:loadBalancer:LoadBalancerStatus",
+    "LoadBalancerStatus": "",
+    "ServiceSpec": "1:ports:[]ServicePort 2:selector:{}string 3:clusterIP:string 4:type:string 5:externalIPs:[]string "
+    "7:sessionAffinity:string 8:loadBalancerIP:string 9:loadBalancerSourceRanges:[]string 10:externalName:string "
+    "11:externalTrafficPolicy:string 12:healthCheckNodePort:int 13:publishNotReadyAddresses:bool 18:clusterIPs:[]string",
+    "ServicePort": "1:name:string 2:protocol:string 3:port:int 4:targetPort:IntOrString 5:nodePort:int 6:appProtocol:?string",
+    "Role": "1:metadata:ObjectMeta 2:rules:[]PolicyRule",
+    "ClusterRole": "1:metadata:ObjectMeta 2:rules:[]PolicyRule 3:aggregationRule:AggregationRule",
+    "AggregationRule": "1:clusterRoleSelectors:[]LabelSelector",
+    "PolicyRule": "1:verbs:[]string 2:apiGroups:[]string 3:resources:[]string 4:resourceNames:[]string "
+    "5:nonResourceURLs:[]string",
+    "RoleBinding": "1:metadata:ObjectMeta 2:subjects:[]Subject 3:roleRef:RoleRef",
+    "ClusterRoleBinding": "1:metadata:ObjectMeta 2:subjects:[]Subject 3:roleRef:RoleRef",
+    "Subject": "1:kind:string 2:apiGroup:string 3:name:string 4:namespace:string",
+    "RoleRef": "1:apiGroup:string 2:kind:string 3:name:string",
+    "Deployment": "1:metadata:ObjectMeta 2:spec:DeploymentSpec 3:status:DeploymentStatus",
+    "DeploymentStatus": "1:observedGeneration:int 2:replicas:int 3:updatedReplicas:int 4:availableReplicas:int "
+    "5:unavailableReplicas:int 7:readyReplicas:int",
+    "DeploymentSpec": "1:replicas:?int 2:selector:LabelSelector 3:template:PodTemplateSpec 4:strategy:DeploymentStrategy "
+    "5:minReadySeconds:int 6:revisionHistoryLimit:?int 7:paused:bool 9:progressDeadlineSeconds:?int",
+    "DeploymentStrategy": "1:type:string 2:rollingUpdate:RollingUpdateDeployment",
+    "RollingUpdateDeployment": "1:maxUnavailable:IntOrString 2:maxSurge:IntOrString",
+    "PodTemplateSpec": "1:metadata:ObjectMeta 2:spec:PodSpec",
+    "PodSpec": "2:containers:[]Container 3:restartPolicy:string 4:terminationGracePeriodSeconds:?int "
+    "5:activeDeadlineSeconds:?int 6:dnsPolicy:string 7:nodeSelector:{}string 8:serviceAccountName:string "
+    "9:serviceAccount:string 10:nodeName:string 11:hostNetwork:bool 12:hostPID:bool 13:hostIPC:bool "
+    "15:imagePullSecrets:[]LocalObjectReference 16:hostname:string 17:subdomain:string 19:schedulerName:string "
+    "20:initContainers:[]Container",
+    "Container": "1:name:string 2:image:string 3:command:[]string 4:args:[]string 5:workingDir:string "
+    "6:ports:[]ContainerPort 7:env:[]EnvVar 8:resources:ResourceRequirements 13:terminationMessagePath:string "
+    "14:imagePullPolicy:string 16:stdin:bool 17:stdinOnce:bool 18:tty:bool 20:terminationMessagePolicy:string",
+    "ContainerPort": "1:name:string 2:hostPort:int 3:containerPort:int 4:protocol:string 5:hostIP:string",
+    "EnvVar": "1:name:string 2:value:string",
+    "ResourceRequirements": "1:limits:{}Quantity 2:requests:{}Quantity",
+    "Quantity": "1:string:string",
+    "TokenRequest": "1:metadata:ObjectMeta 2:spec:TokenRequestSpec 3:status:TokenRequestStatus",
+    "TokenRequestSpec": "1:audiences:[]string 3:boundObjectRef:BoundObjectReference 4:expirationSeconds:?int",
+    "TokenRequestStatus": "1:token:string 2:expirationTimestamp:Time",
+    "BoundObjectReference": "1:kind:string 2:apiVersion:string 3:name:string 4:uid:string",
+    "TokenReview": "1:metadata:ObjectMeta 2:spec:TokenReviewSpec 3:status:TokenReviewStatus",
+    "TokenReviewSpec": "1:token:string 2:audiences:[]string",
+    "TokenReviewStatus": "1:authenticated:bool 2:user:UserInfo 3:error:string",
+    "UserInfo": "1:username:string 2:uid:string 3:groups:[]string",
+    "SelfSubjectReview": "1:metadata:ObjectMeta 2:status:SelfSubjectReviewStatus",
+    "SelfSubjectReviewStatus": "1:userInfo:UserInfo",
+    "SelfSubjectAccessReview": "1:metadata:ObjectMeta 2:spec:SelfSubjectAccessReviewSpec 3:status:SubjectAccessReviewStatus",
+    "SelfSubjectAccessReviewSpec": "1:resourceAttributes:ResourceAttributes 2:nonResourceAttributes:NonResourceAttributes",
+    "SubjectAccessReviewStatus": "1:allowed:bool 2:reason:string 3:evaluationError:string 4:denied:bool",
+    "ResourceAttributes": "1:namespace:string 2:verb:string 3:group:string 4:version:string 5:resource:string "
+    "6:subresource:string 7:name:string",
+    "NonResourceAttributes": "1:path:string 2:verb:string",
+    "SelfSubjectRulesReview": "1:metadata:ObjectMeta 2:spec:SelfSubjectRulesReviewSpec 3:status:SubjectRulesReviewStatus",
+    "SelfSubjectRulesReviewSpec": "1:namespace:string",
+    "SubjectRulesReviewStatus": "3:incomplete:bool 4:evaluationError:string",
 }
-_KINDS = frozenset({("v1", "ConfigMap"), ("v1", "Secret"), ("v1", "Namespace"), ("v1", "ServiceAccount")})
+
+_KINDS = frozenset(
+    {
+        "ClusterRole",
+        "ClusterRoleBinding",
+        "ConfigMap",
+        "DeleteOptions",
+        "Deployment",
+        "Namespace",
+        "Role",
+        "RoleBinding",
+        "Secret",
+        "SelfSubjectAccessReview",
+        "SelfSubjectReview",
+        "SelfSubjectRulesReview",
+        "Service",
+        "ServiceAccount",
+        "TokenRequest",
+        "TokenReview",
+    }
+)
 
 
-class UnknownKindError(ValueError):
-    """The object is of a kind that is read as JSON or YAML only."""
+def _table(text: str) -> dict[int, tuple[str, str]]:
+    fields = (entry.split(":") for entry in text.split())
+    return {int(number): (name, kind) for number, name, kind in fields}
 
 
-def to_json(body: bytes) -> bytes:
-    """The object as a JSON document. Raises BodyError for malformed bytes, UnknownKindError for other kinds."""
-    if not body.startswith(_MAGIC):
-        raise BodyError("provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]")
+_FIELDS: Mapping[str, dict[int, tuple[str, str]]] = {name: _table(text) for name, text in _MESSAGES.items()}
+
+
+def decode(content: bytes) -> dict[str, Any]:
+    """The object as its JSON form would decode. Raises ProtobufError."""
+    if not content.startswith(_MAGIC):
+        raise ProtobufError("provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]")
+    envelope = dict(_wire(content[len(_MAGIC) :]))
+    type_meta, raw = envelope.get(1, b""), envelope.get(2, b"")
+    if not isinstance(type_meta, bytes) or not isinstance(raw, bytes):
+        raise ProtobufError("malformed envelope")
+    named = {number: _text(value) for number, value in _wire(type_meta)}
+    api_version, kind = named.get(1, ""), named.get(2, "")
+    if kind not in _KINDS:
+        raise ProtobufError(f"objects of kind {kind!r} can be read as JSON or YAML only: use `kubectl apply -f`")
+    return {"apiVersion": api_version, "kind": kind} | _message(kind, raw)
+
+
+def _message(name: str, content: bytes) -> dict[str, Any]:
+    fields = _FIELDS[name]
+    found: dict[str, Any] = {}
+    for number, value in _wire(content):
+        if number not in fields:
+            if value in (b"", 0):
+                continue  # Go writes unset fields too
+            raise ProtobufError(f"field {number} of {name} can be read as JSON or YAML only: use `kubectl apply -f`")
+        field, kind = fields[number]
+        if kind.startswith("[]"):
+            found.setdefault(field, []).append(_value(kind[2:], value))
+        elif kind.startswith("{}"):
+            entry = dict(_wire(_bytes(value)))
+            zero: bytes = b""
+            found.setdefault(field, {})[_text(entry.get(1, zero))] = _value(kind[2:], entry.get(2, zero))
+        elif kind.startswith("?"):
+            found[field] = _value(kind[1:], value)
+        else:
+            decoded = _value(kind, value)
+            if decoded not in ("", 0, False, None) and decoded != {}:
+                found[field] = decoded
+    return found
+
+
+def _value(kind: str, value: int | bytes) -> Any:
+    match kind:
+        case "string":
+            return _text(value)
+        case "bytes":
+            return base64.b64encode(_bytes(value)).decode()
+        case "int":
+            number = _int(value)
+            return number - 2**64 if number >= 2**63 else number  # negative numbers are two's complement
+        case "bool":
+            return _int(value) != 0
+        case "Quantity":
+            return _message(kind, _bytes(value)).get("string", "0")
+        case "IntOrString":
+            parts = _message(kind, _bytes(value))
+            return parts.get("strVal", "") if parts.get("type") == 1 else parts.get("intVal", 0)
+        case "Time":
+            return None  # set by the server in everything that clients send here
+    return _message(kind, _bytes(value))
+
+
+def _text(value: int | bytes) -> str:
     try:
-        envelope = _Plain.read("Unknown", body.removeprefix(_MAGIC))
-        kind = envelope.get("typeMeta", {})
-        api_version, name = kind.get("apiVersion", ""), kind.get("kind", "")
-        if (api_version, name) not in _KINDS:
-            raise UnknownKindError(f"{name or 'an object without kind'} in version {api_version!r}")
-        return msgspec.json.encode({**kind, **_Plain.read(name, envelope.get("raw", b""))})
-    except (DecodeError, UnicodeDecodeError, OverflowError, OSError) as error:
-        raise BodyError(f"malformed protobuf: {error}") from None
+        return _bytes(value).decode()
+    except UnicodeDecodeError:
+        raise ProtobufError("a string is not UTF-8") from None
 
 
-_SCALARS = {
-    "string": descriptor_pb2.FieldDescriptorProto.TYPE_STRING,
-    "bytes": descriptor_pb2.FieldDescriptorProto.TYPE_BYTES,
-    "int32": descriptor_pb2.FieldDescriptorProto.TYPE_INT32,
-    "int64": descriptor_pb2.FieldDescriptorProto.TYPE_INT64,
-    "bool": descriptor_pb2.FieldDescriptorProto.TYPE_BOOL,
-}
-_PACKAGE = "local.kube"
+def _bytes(value: int | bytes) -> bytes:
+    if not isinstance(value, bytes):
+        raise ProtobufError("a field has the wrong wire type")
+    return value
 
 
-def _bare(kind: str) -> str:
-    return kind.removeprefix("[]").removeprefix("{}").removesuffix("?")
+def _int(value: int | bytes) -> int:
+    if not isinstance(value, int):
+        raise ProtobufError("a field has the wrong wire type")
+    return value
 
 
-def _file() -> descriptor_pb2.FileDescriptorProto:
-    """The table as a proto2 file; maps are what they are on the wire, lists of entries with a key and a value."""
-    file = descriptor_pb2.FileDescriptorProto(name="local/kube/objects.proto", package=_PACKAGE, syntax="proto2")
-    for entry, value in (("StringEntry", "string"), ("BytesEntry", "bytes")):
-        _add_message(file, entry, {1: ("key", "string"), 2: ("value", value)})
-    for name, fields in _MESSAGES.items():
-        _add_message(file, name, fields)
-    return file
+# The wire format: https://protobuf.dev/programming-guides/encoding/
 
 
-def _add_message(file: descriptor_pb2.FileDescriptorProto, name: str, fields: dict[int, tuple[str, str]]) -> None:
-    message = file.message_type.add(name=name)
-    for number, (field_name, kind) in fields.items():
-        field = message.field.add(name=field_name, number=number)
-        repeated = kind.startswith(("[]", "{}"))
-        field.label = field.LABEL_REPEATED if repeated else field.LABEL_OPTIONAL
-        bare = f"{_bare(kind).title()}Entry" if kind.startswith("{}") else _bare(kind)
-        if bare in _SCALARS:
-            field.type = _SCALARS[bare]
+def _wire(content: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """(field number, value) of each field: numbers for varints, bytes for everything else."""
+    position = 0
+    while position < len(content):
+        tag, position = _varint(content, position)
+        number, wire_type = tag >> 3, tag & 7
+        if wire_type == 0:
+            value, position = _varint(content, position)
+            yield number, value
+            continue
+        if wire_type == 2:
+            length, position = _varint(content, position)
+        elif wire_type in (1, 5):
+            length = 8 if wire_type == 1 else 4
         else:
-            field.type = field.TYPE_MESSAGE
-            field.type_name = f".{_PACKAGE}.{bare}"
+            raise ProtobufError(f"unknown wire type {wire_type}")
+        if position + length > len(content):
+            raise ProtobufError("unexpected end of data")
+        yield number, content[position : position + length]
+        position += length
 
 
-class _Plain:
-    """Reads one message of the table into dicts and lists."""
+def _varint(content: bytes, position: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 70, 7):
+        if position >= len(content):
+            break
+        byte = content[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value & (2**64 - 1), position
+    raise ProtobufError("unexpected end of data")
 
-    _pool = descriptor_pool.DescriptorPool()
-    _pool.Add(_file())
 
-    @classmethod
-    def read(cls, name: str, content: bytes) -> dict[str, Any]:
-        """Raises DecodeError."""
-        message = message_factory.GetMessageClass(cls._pool.FindMessageTypeByName(f"{_PACKAGE}.{name}"))()
-        message.ParseFromString(content)
-        return dict(_fields(name, message))
-
-
-def _fields(name: str, message: Message) -> Iterator[tuple[str, Any]]:
-    for field, value in message.ListFields():
-        kind = _MESSAGES[name][field.number][1]
-        if kind.startswith("{}"):
-            plain: Any = {entry.key: entry.value for entry in value}
-        elif kind.startswith("[]"):
-            plain = [_value(_bare(kind), item) for item in value]
+def encode_fields(*fields: tuple[int, int | str | bytes]) -> bytes:
+    """A message of these (number, value) fields: varints for integers, bytes for the rest."""
+    parts = []
+    for number, value in fields:
+        if isinstance(value, int):
+            parts += [_encode_varint(number << 3), _encode_varint(value)]
         else:
-            plain = _value(_bare(kind), value)
-        if plain or kind.endswith("?"):
-            yield field.name, plain
+            raw = value.encode() if isinstance(value, str) else value
+            parts += [_encode_varint(number << 3 | 2), _encode_varint(len(raw)), raw]
+    return b"".join(parts)
 
 
-def _value(kind: str, value: Any) -> Any:
-    if kind == "Time":
-        # The zero time of Go is written without its seconds.
-        return datetime.fromtimestamp(value.seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if value.seconds else None
-    return dict(_fields(kind, value)) if kind in _MESSAGES else value
+def _encode_varint(value: int) -> bytes:
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)

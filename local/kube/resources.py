@@ -219,6 +219,9 @@ BUILTIN_RESOURCES: tuple[Resource, ...] = (
     _builtin(
         "events.k8s.io", "v1", "events", "Event", short=("ev",), selectable=_EVENT_FIELDS, shared_storage="events"
     ),
+    _builtin(
+        "authentication.k8s.io", "v1", "selfsubjectreviews", "SelfSubjectReview", namespaced=False, verbs=CREATE_ONLY
+    ),
     _builtin("authentication.k8s.io", "v1", "tokenreviews", "TokenReview", namespaced=False, verbs=CREATE_ONLY),
     _builtin("authorization.k8s.io", "v1", "localsubjectaccessreviews", "LocalSubjectAccessReview", verbs=CREATE_ONLY),
     _builtin(

@@ -10,11 +10,11 @@ import logging
 import msgspec
 from aiohttp import web
 
-from local.kube import discovery, errors, responses
+from local.kube import discovery, errors, openapi_protobuf, responses
 from local.kube.cluster import Cluster
 from local.kube.endpoints import Endpoints
 from local.kube.errors import ApiError
-from local.kube.negotiation import JSON, negotiate
+from local.kube.negotiation import JSON, negotiate, parse_accept
 from local.kube.openapi import openapi_v2, openapi_v3_document, openapi_v3_index
 from local.kube.routes import parse
 from local.kube.store import Object
@@ -95,7 +95,10 @@ class Server:
     def _openapi_document(self, request: web.BaseRequest, path: str) -> web.Response:
         registry = self._cluster.registry
         if path == "/openapi/v2":
-            # kubectl asks for protobuf here and does without when it is not to be had.
+            accepts = {entry.name for entry in parse_accept(request.headers.get("Accept", ""))}
+            if not accepts.isdisjoint(openapi_protobuf.ACCEPTED):
+                content = openapi_protobuf.document(registry)
+                return web.Response(body=content, content_type=openapi_protobuf.MEDIA_TYPE)
             negotiate(request.headers.get("Accept", ""))
         known = self._openapi.get(path)
         if known is None or known[0] != registry.revision:

@@ -14,7 +14,6 @@ from datetime import datetime
 
 from local.kube import errors, metadata, ownership, patches
 from local.kube.addresses import ServiceAddresses
-from local.kube.bodies import duplicate_fields
 from local.kube.builtin_defaults import complete
 from local.kube.causes import Cause, go_quote
 from local.kube.conversion import copy_of, to_storage, view
@@ -165,7 +164,7 @@ class Writer:
             raise _undeclared(target, unknown)
         duplicates = []
         if body is not None and options.validation in ("Strict", WARN):
-            duplicates = duplicate_fields(body.content, is_yaml=body.is_yaml)
+            duplicates = body.duplicates()
         warnings = report_unknown(expected, unknown, duplicates, options.validation)
         if resource.deprecation_warning:
             warnings.append(resource.deprecation_warning)

@@ -8,6 +8,7 @@ Ready       do all wanted nodes have what the spec asks for?
 
 A DynamoModel without a source has nothing to cache. Its Resolved is False (NoSource) and its Ready is *Unknown*, not False:
 nothing is wrong with it, only this controller has no opinion on it; the state of its endpoints is told elsewhere.
+Verified is Unknown until all bytes have been checked, so that False means one thing only: bytes that are wrong.
 Messages hold no counters that move with every byte, so that a watch on a DynamoModel is quiet; those are in
 status.progress.
 """
@@ -152,13 +153,14 @@ def _verified(facts: Facts, resolved: Answer, target: Target | None, states: Seq
         if state.problem and is_mismatch(state.problem):
             return Answer("False", state.problem.reason, f"{state.name}: {state.problem.message}")
     if target is None:
-        return _not_yet(resolved)
+        return Answer("Unknown", resolved.reason, resolved.message)
     if not facts.wanted:
-        return _nowhere(facts)
+        nowhere = _nowhere(facts)
+        return Answer("Unknown", nowhere.reason, nowhere.message)
     have = [state for state in states if state.standing in (Standing.VERIFIED, Standing.READY)]
     if len(have) < facts.wanted or not target.complete:
         message = f"{len(have)} of {_count(facts.wanted, 'node')} have checked all files."
-        return Answer("False", "Verifying" if len(have) >= facts.wanted else "Pending", message)
+        return Answer("Unknown", "Verifying" if len(have) >= facts.wanted else "Pending", message)
     tree = f" Tree digest sha256:{target.tree_digest}." if target.tree_digest else ""
     return Answer("True", "ChecksumValid", f"All files match their digests on {_count(len(have), 'node')}.{tree}")
 

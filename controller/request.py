@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 
 import msgspec
 
@@ -33,7 +33,7 @@ class Request:
         """What `spec` asks for; None without a source. Raises InvalidURI."""
         if spec.source is None:
             return None
-        uri = parse_uri(spec.source.uri, installed_schemes())
+        uri = parse_uri(spec.source.uri, _schemes())
         if spec.version and uri.revision and spec.version != uri.revision:
             raise InvalidURI(
                 f"spec.source.uri asks for revision {uri.revision!r} and spec.version for {spec.version!r}; keep one of them."
@@ -72,6 +72,12 @@ class Request:
     def origin(self) -> str:
         """Who answers it, for fairness: the hub as a whole, else a host or bucket."""
         return self.uri.scheme if self.uri.scheme in ("hf", "ngc") else f"{self.uri.scheme}://{self.uri.authority}"
+
+
+@cache
+def _schemes() -> tuple[str, ...]:
+    """Looking for installed packages reads their metadata from disk; they do not change while this process runs."""
+    return installed_schemes()
 
 
 @dataclass(frozen=True)

@@ -205,14 +205,15 @@ class Resolution:
         return [(node, view.report) for node, view in views if view.report is not None]
 
     def _ask(self, model: DynamoModel, tracked: Tracked, request: Request, previous: Status) -> None:
-        trigger = trigger_of(model)
-        if tracked.tried_for == trigger and (self.retry_in(tracked) or 0) > 0:
+        trigger, due = trigger_of(model), self.retry_in(tracked)
+        if tracked.tried_for == trigger and due is not None and due > 0:
             return
         if tracked.credential_problem is not None:
-            if tracked.tried_for != trigger or tracked.retry_at is None or self.retry_in(tracked) == 0:
-                problem = tracked.credential_problem
-                self.fail(model, tracked, Failure(problem.reason, problem.message, retry_after=SECRET_RETRY))
+            problem = tracked.credential_problem
+            self.fail(model, tracked, Failure(problem.reason, problem.message, retry_after=SECRET_RETRY))
             return
+        # From here on it is the answer that makes us look again, not the time.
+        tracked.retry_at, tracked.tried_for = None, trigger
         known = previous.resolved_version if previous.resolved_from == request.key else None
         self._resolver.submit(tracked.uid, Job(request, known or request.revision, tracked.credential))
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from controller.conditions import answers, quantity, to_conditions
+from controller.conditions import Answer, answers, quantity, to_conditions
 from controller.facts import Facts, NodeState, Standing, Target, judge
 from modelcache.api.status import NodeCounts, Phase, Progress, Status, StorageRef
 
@@ -36,7 +36,7 @@ def build_status(facts: Facts, previous: Status) -> Status:
     ready = tuple(state.name for state in states if state.standing is Standing.READY)
     status = msgspec.structs.replace(
         status,
-        phase=_phase(facts, content["Ready"].status == "True", states),
+        phase=_phase(facts, content, states),
         nodes=_counts(facts, states, ready),
         assigned_nodes=facts.assigned,
         ready_nodes=ready,
@@ -62,12 +62,13 @@ def _without_source(status: Status, facts: Facts) -> Status:
     return msgspec.structs.replace(bare, assigned_nodes=facts.waiting_for)
 
 
-def _phase(facts: Facts, ready: bool, states: Sequence[NodeState]) -> Phase:
-    if ready:
+def _phase(facts: Facts, content: Mapping[str, Answer], states: Sequence[NodeState]) -> Phase:
+    if content["Ready"].status == "True":
         return "Ready"
-    standings = {state.standing for state in states}
-    if facts.problem is not None:
+    # Wrong bytes on one node: the others get them from the same source, so nothing good comes of waiting for them.
+    if facts.problem is not None or content["Verified"].status == "False":
         return "Failed"
+    standings = {state.standing for state in states}
     if Standing.DOWNLOADING in standings or Standing.VERIFIED in standings:
         return "Downloading"
     if Standing.FAILED in standings:

@@ -95,6 +95,7 @@ class AgentService(ModelCacheServiceServicer):
         try:
             async for desired in self._desired(desk, session):
                 yield pb.SyncResponse(desired=desired)
+            reader.cancel()
             assert session.ending is not None
             if session.ending.code is not grpc.StatusCode.OK:
                 await context.abort(session.ending.code, session.ending.message)

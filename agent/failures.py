@@ -18,13 +18,20 @@ from agent.store import (
 )
 from agent.transfer.errors import InsufficientStorage, IntegrityError
 from modelcache.manifest import ManifestError
+from modelcache.sources.base import Credential
 from modelcache.sources.errors import SourceError
+
+MANIFEST_UNAVAILABLE = "ManifestUnavailable"
+"""Reason of a failure that a new connection to the controller may end."""
 
 RETRY_BASE = 1.0
 RETRY_CAP = 60.0
 """Seconds between tries of what may succeed by itself."""
 PERMANENT_RETRY = 600.0
 """Seconds until a permanent failure is tried again without a change."""
+
+_SHORTEST_SECRET = 6
+"""Characters; a shorter part would blank ordinary words."""
 
 
 class ManifestUnavailable(Exception):
@@ -49,6 +56,19 @@ class Failure(NamedTuple):
     retry_after: float | None = None
 
 
+def redacted(text: str, credential: Credential | None) -> str:
+    """`text` without the values of `credential`.
+
+    The second line of defence: no message of ours contains one, but the standard library quotes a header that it refuses,
+    and a token that was pasted with a line break is such a header.
+    """
+    for value in credential.values.values() if credential is not None else ():
+        for part in sorted({value, *value.split()}, key=len, reverse=True):
+            if len(part) >= _SHORTEST_SECRET:
+                text = text.replace(part, "***")
+    return text
+
+
 def failure_of(error: Exception) -> Failure | None:
     """How `error` is reported; None for one that nobody has thought of."""
     if isinstance(error, Refused):
@@ -60,7 +80,7 @@ def failure_of(error: Exception) -> Failure | None:
     if isinstance(error, InsufficientStorage | StoreFull):
         return Failure("InsufficientStorage", str(error), permanent=False)
     if isinstance(error, ManifestUnavailable):
-        return Failure("ManifestUnavailable", f"The manifest could not be fetched: {error}.", permanent=False)
+        return Failure(MANIFEST_UNAVAILABLE, f"The manifest could not be fetched: {error}.", permanent=False)
     if isinstance(error, ManifestError):
         return Failure("InvalidManifest", f"The manifest cannot be used: {error}.", permanent=True)
     return _store_failure(error) if isinstance(error, StoreError) else None

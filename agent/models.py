@@ -88,13 +88,18 @@ class Models:
 
     def take(self, desired: Desired) -> None:
         """Take a desired state over; what `reports` tells from now on follows from it. Idempotent."""
-        known = set(self._workers)
-        for key in desired.models.keys() - known:
+        added = [key for key in desired.models if key not in self._workers]
+        for key in added:
             self._add(key)
-        changes = [("added", desired.models.keys() - known), ("to be removed", known - desired.models.keys())]
-        for what, keys in changes:
-            if keys:
-                _log.info("node %s: %s: %s", self._around.node, what, ", ".join(map(str, sorted(keys))))
+        removed = [key for key in self._workers if key not in desired.models]
+        if added or removed:
+            _log.info(
+                "%d models are wanted here, %d of them new; %d are to be removed",
+                len(desired.models),
+                len(added),
+                len(removed),
+                extra={"node": self._around.node},
+            )
         for key, worker in self._workers.items():
             worker.want(heard=True, wanted=desired.models.get(key))
         if not self._heard:

@@ -101,8 +101,7 @@ class NodeLabels:
         self._unconfirmed: set[str] = set()
         """Keys of ours whose wished value has changed since the API server last answered about them."""
 
-        self.problem = ""
-        """Why the labels are not as they should be, and what to do about it; empty when they are."""
+        self._problem = ""
         self.next_try: float | None = None
         """Monotonic time of the next try while there is a problem."""
 
@@ -115,6 +114,13 @@ class NodeLabels:
     def zone(self) -> str:
         """The node's topology zone; empty when it has none or is not known yet."""
         return (self._actual or {}).get(ZONE_LABEL, "")
+
+    @property
+    def problem(self) -> str:
+        """Why the labels may not be as they should be, and what to do about it; empty when they are."""
+        if self._actual is None and self.informer.health.last_error:
+            return f"Cannot read this node: {self.informer.health.last_error}"
+        return self._problem
 
     def want(self, revisions: Mapping[ObjectKey, str]) -> None:
         """Announce exactly these revisions from now on."""
@@ -141,7 +147,10 @@ class NodeLabels:
             self._on_change()
             await self._changed.wait(wait)
 
-    def _seen(self, _old: Node | None, new: Node | None) -> None:
+    def _seen(self, old: Node | None, new: Node | None) -> None:
+        subject = new or old
+        if subject is None or subject.metadata.name != self._node:
+            return
         if new is not None and _is_older(new.metadata.resource_version, self._version):
             # The answer to our own patch was quicker than the events before it.
             return
@@ -195,7 +204,7 @@ class NodeLabels:
 
     def _settle(self) -> None:
         self._confirmed = dict(self._actual or {})
-        self.problem, self.next_try = "", None
+        self._problem, self.next_try = "", None
 
     def _missing(self) -> float:
         """There is no Node. It has no labels then: nothing has to wait for their removal."""
@@ -209,9 +218,9 @@ class NodeLabels:
     def _failed(self, problem: str, retry_after: float | None = None) -> float:
         now = self._clock.now()
         delay = self._backoff.fail(now, retry_after)
-        if problem != self.problem:
+        if problem != self._problem:
             _log.warning("node %s: next try in %.1f s: %s", self._node, delay, problem)
-        self.problem, self.next_try = problem, now + delay
+        self._problem, self.next_try = problem, now + delay
         return delay
 
 

@@ -103,6 +103,8 @@ def _problem(
         failure, until = worker.trouble
         return Problem(reason=failure.reason, message=failure.message, next_try=_timestamp(until + unix_offset))
     step = plan.next_step(view)
+    if isinstance(step, plan.Refuse):
+        return Problem(reason=step.reason, message=step.message)
     if isinstance(step, plan.Download):
         progress = worker.fetch.progress() if worker.fetch is not None else None
         if progress is not None and progress.waiting is not None:

@@ -29,7 +29,16 @@ from agent.content import (
     target_of,
 )
 from agent.desired import Wanted
-from agent.failures import PERMANENT_RETRY, RETRY_BASE, RETRY_CAP, Failure, Refused, failure_of
+from agent.failures import (
+    MANIFEST_UNAVAILABLE,
+    PERMANENT_RETRY,
+    RETRY_BASE,
+    RETRY_CAP,
+    Failure,
+    Refused,
+    failure_of,
+    redacted,
+)
 from agent.plan import Condition, View
 from agent.ports import Cache, Fetch, Fetcher
 from agent.slots import Slots, should_yield
@@ -152,6 +161,10 @@ class ModelWorker:
 
     def want(self, *, heard: bool, wanted: Wanted | None) -> None:
         """Take over what the controller says about this model. Idempotent."""
+        if self.trouble is not None and self.trouble.failure.reason == MANIFEST_UNAVAILABLE:
+            # We have just heard from a controller: ask it.
+            self.trouble = None
+            self._changed.set()
         if (heard, wanted) == (self._heard, self._wanted):
             return
         self._heard, self._wanted = heard, wanted
@@ -174,6 +187,7 @@ class ModelWorker:
 
     async def run(self) -> None:
         """Work until nothing is left of the model. Never raises for anything that happens to it."""
+        waits_for: plan.Step | None = None
         while True:
             self._changed.clear()
             self._around.changed()
@@ -185,6 +199,9 @@ class ModelWorker:
                 assert self.trouble is not None
                 await self._changed.wait(self.trouble.until - self._around.clock.now())
             elif isinstance(step, _WAITING):
+                if step != waits_for:
+                    self._say(_named(step))
+                waits_for = step
                 await self._changed.wait()
             else:
                 await self._supervise(step)
@@ -232,13 +249,13 @@ class ModelWorker:
         if isinstance(step, plan.Publish | plan.Mend):
             # Most likely content went missing: let the download look at every file again.
             self._fetched = ""
+        credential = self._wanted.credential if self._wanted is not None else None
         failure = failure_of(error)
         if failure is None:
-            text = "".join(traceback.format_exception(error))
-            _log.error(
-                "model %s on node %s: %s failed unexpectedly: %s", self.key, self._around.node, _named(step), text
-            )
+            trace = redacted("".join(traceback.format_exception(error)), credential)
+            self._say(f"{_named(step)} failed unexpectedly: {trace}", logging.ERROR)
             failure = Failure("InternalError", f"{type(error).__name__} in the agent; see its log.", permanent=False)
+        failure = failure._replace(message=redacted(failure.message, credential))
         now = self._around.clock.now()
         delay = PERMANENT_RETRY if failure.permanent else self._backoff.fail(now, failure.retry_after)
         self.trouble = Trouble(failure, now + delay)
@@ -332,12 +349,11 @@ class ModelWorker:
         """Waits for a download, and takes its place away when it blocks others."""
         clock = self._around.clock
         running = asyncio.create_task(in_thread(fetch.run, fetch.cancel))
+        ended = Wakeup(clock)
+        running.add_done_callback(lambda _: ended.set())
         moved, last = clock.now(), -1
         try:
-            while True:
-                await asyncio.wait([running], timeout=_LOOK_SECONDS)
-                if running.done():
-                    return running.result()
+            while not running.done():
                 progress = fetch.progress()
                 count = progress.fetched_bytes + progress.verified_bytes if progress is not None else 0
                 if count != last or progress is None or progress.waiting is None:
@@ -346,6 +362,8 @@ class ModelWorker:
                     self._say(f"lets others go first: {progress.waiting.message}")
                     fetch.cancel()
                 self._around.changed()
+                await ended.wait(_LOOK_SECONDS)
+            return running.result()
         finally:
             if not running.done():
                 running.cancel()

@@ -77,11 +77,15 @@ class ScriptedController(ModelCacheServiceServicer):
         self.hellos: list[Hello] = []
         self.reports: list[Report] = []
         self.refusal: grpc.StatusCode | None = None
+        self.refused = 0
+        self.manifest_gate: asyncio.Event | None = None
+        """When there is one, manifests stop after their first chunk until it is set."""
         self.manifests: dict[str, bytes] = {}
         self.manifest_requests: list[GetManifestRequest] = []
         self.desired: DesiredState | None = None
         self._nonces = 0
         self._outboxes: dict[int, asyncio.Queue[SyncResponse]] = {}
+        self._endings: dict[int, asyncio.Event] = {}
         self._changed = asyncio.Condition()
         self._server: aio.Server | None = None
 
@@ -174,11 +178,17 @@ class ScriptedController(ModelCacheServiceServicer):
     async def until_connected(self, count: int = 1) -> None:
         """Return when `count` streams have said hello in total."""
 
-        def found() -> bool | None:
-            return len(self.hellos) >= count or None
+        await self.until_true(lambda: len(self.hellos) >= count)
 
-        async with self._changed:
-            await asyncio.wait_for(self._wait_for(found), TIMEOUT)
+    async def until_true(self, condition: Callable[[], bool]) -> None:
+        """Return when the condition is true; looked at whenever anything has arrived."""
+        async with asyncio.timeout(TIMEOUT), self._changed:
+            await self._changed.wait_for(condition)
+
+    def end_streams(self) -> None:
+        """End every stream properly, as a controller that steps down does."""
+        for ending in self._endings.values():
+            ending.set()
 
     async def _wait_for(self, found: Callable[[], T | None]) -> T:
         while (value := found()) is None:
@@ -193,24 +203,30 @@ class ScriptedController(ModelCacheServiceServicer):
         context: aio.ServicerContext[SyncRequest, SyncResponse],
     ) -> AsyncIterator[SyncResponse]:
         if self.refusal is not None:
+            async with self._changed:
+                self.refused += 1
+                self._changed.notify_all()
             await context.abort(self.refusal, "refused by the test")
         outbox: asyncio.Queue[SyncResponse] = asyncio.Queue()
+        ending = asyncio.Event()
         number = id(outbox)
         reading = asyncio.create_task(self._read(request_iterator))
+        until_end = asyncio.create_task(ending.wait())
         try:
             if self.desired is not None:
                 outbox.put_nowait(SyncResponse(desired=self.desired))
-            self._outboxes[number] = outbox
+            self._outboxes[number], self._endings[number] = outbox, ending
             while True:
                 getting = asyncio.create_task(outbox.get())
-                await asyncio.wait([getting, reading], return_when=asyncio.FIRST_COMPLETED)
-                if reading.done():
+                await asyncio.wait([getting, reading, until_end], return_when=asyncio.FIRST_COMPLETED)
+                if not getting.done():
                     getting.cancel()
                     return
                 yield getting.result()
         finally:
-            self._outboxes.pop(number, None)
+            del self._outboxes[number], self._endings[number]
             reading.cancel()
+            until_end.cancel()
 
     async def _read(self, requests: AsyncIterator[SyncRequest]) -> None:
         async for request in requests:
@@ -226,9 +242,13 @@ class ScriptedController(ModelCacheServiceServicer):
         request: GetManifestRequest,
         context: aio.ServicerContext[GetManifestRequest, GetManifestResponse],
     ) -> AsyncIterator[GetManifestResponse]:
-        self.manifest_requests.append(request)
+        async with self._changed:
+            self.manifest_requests.append(request)
+            self._changed.notify_all()
         data = self.manifests.get(request.digest)
         if data is None:
             await context.abort(grpc.StatusCode.NOT_FOUND, "the test has no such manifest")
         for start in range(0, len(data), CHUNK_BYTES):
             yield GetManifestResponse(chunk=data[start : start + CHUNK_BYTES])
+            if self.manifest_gate is not None:
+                await self.manifest_gate.wait()

@@ -91,8 +91,6 @@ def start_agent(
     yield start
     for process in started:
         process.close()
-        if process.returncode not in (0, -9):
-            print(process.logs())
 
 
 @pytest.fixture

@@ -26,4 +26,3 @@ async def test_a_model_arrives_and_leaves(
     nonce = await controller.want()
     await controller.until_gone("team-a", "small", nonce)
     assert agent.terminate() == 0
-    print(agent.logs())

@@ -1,0 +1,375 @@
+"""The orders that must never be broken, for every state that can be written down, and that all of them come to an end."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field, replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent import plan
+from agent.desired import Wanted
+from agent.plan import UNLABELLED, Condition, Snapshot, Target, View, announced, next_step, phase_of
+from modelcache.api.labels import revision_value
+from modelcache.rpc.modelcache_pb2 import (
+    PHASE_DOWNLOADING,
+    PHASE_FAILED,
+    PHASE_PENDING,
+    PHASE_READY,
+    PHASE_REMOVING,
+    PHASE_VERIFIED,
+)
+
+REVISIONS = ["a" * 40, "b" * 40, "c" * 40]
+TREES = ["1" * 64, "2" * 64]
+
+digests = st.sampled_from(["d1", "d2", "d3"])
+wanteds = st.builds(
+    Wanted,
+    manifest_digest=st.none() | digests,
+    hub_ref=st.sampled_from(["", "main"]),
+    tree_digest=st.sampled_from(["", *TREES]),
+    flaw=st.sampled_from(["", "", "", "it makes no sense"]),
+)
+targets = st.builds(
+    Target,
+    digest=digests,
+    snapshot=st.sampled_from(REVISIONS),
+    revision=st.sampled_from(REVISIONS),
+    tree_digest=st.none() | st.sampled_from(TREES),
+    ref=st.sampled_from(["", "main"]),
+)
+
+
+@st.composite
+def snapshot_sets(draw: st.DrawFn) -> tuple[Snapshot, ...]:
+    names = draw(st.lists(st.sampled_from(REVISIONS), unique=True))
+    current = draw(st.sampled_from([*names, ""]))
+    return tuple(
+        Snapshot(
+            name=name,
+            manifest_digest=draw(digests),
+            revision=name,
+            current=name == current,
+            condition=draw(st.sampled_from(list(Condition))),
+            ref=draw(st.sampled_from(["", "main"])),
+        )
+        for name in names
+    )
+
+
+views = st.builds(
+    View,
+    heard=st.booleans(),
+    wanted=st.none() | wanteds,
+    snapshots=snapshot_sets(),
+    target=st.none() | targets,
+    fetched=st.booleans(),
+    contradiction=st.sampled_from(["", "", "x differs"]),
+    shown=st.sampled_from([None, UNLABELLED, *map(revision_value, REVISIONS)]),
+    emptied=st.booleans(),
+).filter(lambda view: view.heard or view.wanted is None)
+
+
+@given(views)
+def test_without_a_controller_nothing_is_removed_or_begun(view: View) -> None:
+    step = next_step(replace(view, heard=False, wanted=None))
+    assert isinstance(step, plan.Keep | plan.Mend)
+
+
+@given(views)
+def test_an_unknown_manifest_means_keep(view: View) -> None:
+    step = next_step(replace(view, heard=True, wanted=Wanted(manifest_digest=None)))
+    assert isinstance(step, plan.Keep | plan.Mend)
+
+
+@given(views)
+def test_files_go_only_after_the_api_server_has_confirmed_that_the_label_is_gone(view: View) -> None:
+    step = next_step(view)
+    if isinstance(step, plan.RemoveModel | plan.Forget):
+        assert view.heard
+        assert view.wanted is None
+        assert view.shown == UNLABELLED
+    if isinstance(step, plan.RemoveSnapshot) and view.current is not None and step.snapshot == view.current.name:
+        assert view.shown == UNLABELLED
+
+
+@given(views)
+def test_what_is_wanted_is_never_removed_while_it_is_sound(view: View) -> None:
+    step = next_step(view)
+    if isinstance(step, plan.RemoveSnapshot):
+        removed = next(snapshot for snapshot in view.snapshots if snapshot.name == step.snapshot)
+        assert view.wanted is not None
+        assert removed.manifest_digest != view.wanted.manifest_digest or not removed.sound
+
+
+@given(views)
+def test_only_what_was_checked_is_published(view: View) -> None:
+    step = next_step(view)
+    if isinstance(step, plan.Publish):
+        assert view.target is not None
+        assert view.wanted is not None
+        held = any(s.manifest_digest == view.target.digest and s.sound for s in view.snapshots)
+        assert held or (view.fetched and view.target.tree_digest is not None)
+        if view.target.tree_digest is not None:
+            assert view.wanted.tree_digest in ("", view.target.tree_digest)
+        assert view.contradiction == ""
+
+
+@given(views)
+def test_a_label_names_only_a_sound_current_snapshot_that_is_not_on_its_way_out(view: View) -> None:
+    revision = announced(view)
+    if revision is not None:
+        assert view.current is not None
+        assert view.current.sound
+        assert view.current.revision == revision
+        assert not isinstance(next_step(view), plan.Withdraw | plan.RemoveModel | plan.Forget)
+        assert next_step(view) != plan.RemoveSnapshot(view.current.name)
+
+
+@given(views)
+def test_the_label_stays_over_a_restart_and_while_the_controller_knows_nothing(view: View) -> None:
+    if view.current is not None and view.current.sound:
+        assert announced(replace(view, heard=False, wanted=None)) == view.current.revision
+        assert announced(replace(view, heard=True, wanted=Wanted(None))) == view.current.revision
+
+
+@given(views, st.booleans(), st.booleans())
+def test_ready_is_reported_only_with_files_and_label(view: View, failed: bool, working: bool) -> None:
+    phase = phase_of(view, failed=failed, working=working)
+    if phase == PHASE_READY:
+        assert view.current is not None
+        assert view.current.sound
+        assert view.shown == revision_value(view.current.revision)
+        if view.wanted is not None and view.wanted.manifest_digest is not None:
+            assert view.current.manifest_digest == view.wanted.manifest_digest
+    assert (phase == PHASE_REMOVING) == (view.heard and view.wanted is None)
+
+
+# One case of each step, in the order in which they happen
+
+MANIFEST = "d1"
+TARGET = Target(MANIFEST, REVISIONS[0], REVISIONS[0], TREES[0], ref="main")
+OLD = Snapshot(REVISIONS[1], "d2", REVISIONS[1], current=True, ref="main")
+NEW = Snapshot(REVISIONS[0], MANIFEST, REVISIONS[0], current=False, ref="main")
+OLD_LABEL, NEW_LABEL = revision_value(OLD.revision), revision_value(NEW.revision)
+WANTED = Wanted(MANIFEST, hub_ref="main")
+UPDATE = View(heard=True, wanted=WANTED, snapshots=(OLD,), target=TARGET, shown=OLD_LABEL)
+
+
+@pytest.mark.parametrize(
+    ("view", "step", "phase", "label"),
+    [
+        (replace(UPDATE, target=None), plan.FetchManifest(MANIFEST), PHASE_PENDING, OLD.revision),
+        (
+            replace(UPDATE, target=replace(TARGET, digest="d3")),
+            plan.FetchManifest(MANIFEST),
+            PHASE_PENDING,
+            OLD.revision,
+        ),
+        (UPDATE, plan.Download(MANIFEST), PHASE_DOWNLOADING, OLD.revision),
+        (
+            replace(UPDATE, fetched=True, target=replace(TARGET, tree_digest=None)),
+            plan.AwaitDigests(MANIFEST),
+            PHASE_VERIFIED,
+            OLD.revision,
+        ),
+        (replace(UPDATE, fetched=True), plan.Publish(MANIFEST), PHASE_VERIFIED, OLD.revision),
+        (replace(UPDATE, snapshots=(OLD, NEW)), plan.Switch(NEW.name), PHASE_VERIFIED, OLD.revision),
+        (
+            replace(UPDATE, snapshots=(replace(OLD, current=False), replace(NEW, current=True))),
+            plan.Announce(NEW.revision),
+            PHASE_VERIFIED,
+            NEW.revision,
+        ),
+        (
+            replace(UPDATE, snapshots=(replace(OLD, current=False), replace(NEW, current=True)), shown=NEW_LABEL),
+            plan.RemoveSnapshot(OLD.name),
+            PHASE_READY,
+            NEW.revision,
+        ),
+        (
+            replace(UPDATE, snapshots=(replace(NEW, current=True),), shown=NEW_LABEL),
+            plan.Done(),
+            PHASE_READY,
+            NEW.revision,
+        ),
+        (replace(UPDATE, wanted=None), plan.Withdraw(), PHASE_REMOVING, None),
+        (replace(UPDATE, wanted=None, shown=None), plan.Withdraw(), PHASE_REMOVING, None),
+        (replace(UPDATE, wanted=None, shown=UNLABELLED), plan.RemoveModel(), PHASE_REMOVING, None),
+        (
+            replace(UPDATE, wanted=None, snapshots=(), shown=UNLABELLED, emptied=True),
+            plan.Forget(),
+            PHASE_REMOVING,
+            None,
+        ),
+    ],
+)
+def test_the_steps_of_an_update_and_of_a_removal(view: View, step: plan.Step, phase: int, label: str | None) -> None:
+    assert next_step(view) == step
+    assert phase_of(view, failed=False, working=True) == phase
+    assert announced(view) == label
+
+
+def test_a_download_in_the_queue_is_pending_and_one_that_cannot_go_on_has_failed() -> None:
+    assert phase_of(UPDATE, failed=False, working=False) == PHASE_PENDING
+    assert phase_of(UPDATE, failed=True, working=True) == PHASE_FAILED
+
+
+def test_a_wrong_checksum_is_refused_before_anything_is_downloaded_and_names_both() -> None:
+    step = next_step(replace(UPDATE, wanted=replace(WANTED, tree_digest=TREES[1])))
+    assert isinstance(step, plan.Refuse)
+    assert step.reason == "ChecksumMismatch"
+    assert TREES[0] in step.message
+    assert TREES[1] in step.message
+
+
+def test_digests_that_differ_from_the_completed_manifest_are_refused() -> None:
+    step = next_step(replace(UPDATE, fetched=True, contradiction="w: sha256 differs"))
+    assert step == plan.Refuse("DigestMismatch", "w: sha256 differs")
+
+
+def test_a_damaged_snapshot_loses_its_label_until_it_is_mended() -> None:
+    doubtful = replace(NEW, current=True, condition=Condition.DOUBTFUL)
+    view = View(heard=False, snapshots=(doubtful,), target=None, shown=NEW_LABEL)
+    assert announced(view) is None
+    assert next_step(view) == plan.Mend(NEW.name)
+    damaged = replace(view, snapshots=(replace(doubtful, condition=Condition.DAMAGED),))
+    assert announced(damaged) is None
+    assert next_step(damaged) == plan.Keep()
+    wanted = replace(damaged, heard=True, wanted=WANTED, target=TARGET)
+    assert next_step(wanted) == plan.Download(MANIFEST)
+    assert next_step(replace(wanted, fetched=True)) == plan.Mend(NEW.name)
+
+
+def test_other_content_under_the_same_name_goes_label_first() -> None:
+    obstacle = replace(OLD, name=TARGET.snapshot, revision=TARGET.revision)
+    view = replace(UPDATE, snapshots=(obstacle,), fetched=True, shown=NEW_LABEL)
+    assert next_step(view) == plan.Withdraw()
+    assert announced(view) is None
+    assert phase_of(view, failed=False, working=False) == PHASE_VERIFIED
+    assert next_step(replace(view, shown=UNLABELLED)) == plan.RemoveSnapshot(obstacle.name)
+    assert announced(replace(view, shown=UNLABELLED)) is None
+
+
+def test_another_branch_for_the_same_commit_changes_only_the_hub_view() -> None:
+    view = replace(UPDATE, snapshots=(replace(NEW, current=True, ref="v1"),), shown=NEW_LABEL)
+    assert next_step(view) == plan.Publish(MANIFEST)
+    assert announced(view) == NEW.revision
+
+
+# Every wish comes true
+
+MANIFESTS = {
+    # d3 is other content under the revision of d1, d4 lacks digests
+    "d1": Target("d1", REVISIONS[0], REVISIONS[0], TREES[0], "main"),
+    "d2": Target("d2", REVISIONS[1], REVISIONS[1], TREES[1], "main"),
+    "d3": Target("d3", REVISIONS[0], REVISIONS[0], TREES[1], "main"),
+    "d4": Target("d4", REVISIONS[2], REVISIONS[2], None, "main"),
+}
+
+
+@dataclass
+class World:
+    """A node in memory on which steps are carried out as the plan names them. Each digest stands for one manifest."""
+
+    wanted: Wanted | None = None
+    heard: bool = False
+    snapshots: dict[str, Snapshot] = field(default_factory=dict)
+    target: str | None = None
+    fetched: str | None = None
+    label: str = UNLABELLED
+    emptied: bool = False
+
+    def view(self) -> View:
+        return View(
+            heard=self.heard,
+            wanted=self.wanted,
+            snapshots=tuple(self.snapshots.values()),
+            target=MANIFESTS[self.target] if self.target else None,
+            fetched=self.fetched is not None and self.fetched == self.target,
+            shown=self.label,
+            emptied=self.emptied,
+        )
+
+    def settle_labels(self) -> None:
+        revision = announced(self.view())
+        self.label = revision_value(revision) if revision is not None else UNLABELLED
+
+    def carry_out(self, step: plan.Step) -> bool:
+        """Do it; False when there is nothing to do but wait."""
+        match step:
+            case plan.FetchManifest(digest):
+                self.target = digest
+            case plan.Download(digest):
+                self.fetched = digest
+            case plan.Mend(name):
+                here = self.fetched == self.snapshots[name].manifest_digest
+                condition = Condition.SOUND if here else Condition.DAMAGED
+                self.snapshots[name] = replace(self.snapshots[name], condition=condition)
+            case plan.Publish(digest):
+                target = MANIFESTS[digest]
+                assert all(s.manifest_digest == digest for s in self.snapshots.values() if s.name == target.snapshot)
+                held = self.snapshots.get(target.snapshot)
+                fresh = held or Snapshot(target.snapshot, digest, target.revision, current=False)
+                self.snapshots[target.snapshot] = replace(fresh, ref=target.ref)
+            case plan.Switch(name):
+                self.snapshots = {n: replace(s, current=n == name) for n, s in self.snapshots.items()}
+            case plan.RemoveSnapshot(name):
+                removed = self.snapshots.pop(name)
+                assert self.label == UNLABELLED or self.label != revision_value(removed.revision)
+            case plan.RemoveModel():
+                assert self.label == UNLABELLED
+                self.snapshots.clear()
+                self.target = self.fetched = None
+                self.emptied = True
+            case _:
+                return False
+        return True
+
+    def settle(self) -> plan.Step:
+        """Carry steps out until only waiting is left; the labels follow at once, and never promise what is not there."""
+        for _ in range(40):
+            step = next_step(self.view())
+            busy = self.carry_out(step)
+            self.settle_labels()
+            if self.label != UNLABELLED:
+                current = self.view().current
+                assert current is not None
+                assert current.sound
+            if not busy and next_step(self.view()) == step:
+                return step
+        raise AssertionError(f"does not come to rest: {self}")
+
+
+@given(st.lists(st.sampled_from(["d1", "d2", "d3", "d4", "keep", "gone", "restart", "damage", "stray"])), st.randoms())
+def test_every_sequence_of_events_ends_with_what_is_wanted(events: list[str], rng: random.Random) -> None:
+    world = World()
+    for event in events:
+        if event == "restart":
+            world.heard, world.wanted, world.target, world.fetched, world.emptied = False, None, None, None, False
+        elif event == "damage" and world.snapshots:
+            name = rng.choice(sorted(world.snapshots))
+            world.snapshots[name] = replace(world.snapshots[name], condition=Condition.DOUBTFUL)
+            world.fetched = None
+        elif event == "stray":
+            world.label = rng.choice([UNLABELLED, "strange"])
+        elif event in ("keep", "gone", *MANIFESTS):
+            world.heard, world.emptied = True, False
+            digest = None if event == "keep" else event
+            world.wanted = None if event == "gone" else Wanted(digest, hub_ref="main")
+        before = dict(world.snapshots)
+        step = world.settle()
+        if not world.heard or event == "keep":
+            assert world.snapshots.keys() == before.keys()
+        elif world.wanted is None:
+            assert step == plan.Forget()
+            assert not world.snapshots
+        elif world.wanted.manifest_digest == "d4":
+            assert step == plan.AwaitDigests("d4")
+        elif world.wanted.manifest_digest is not None:
+            assert step == plan.Done()
+            assert [s.manifest_digest for s in world.snapshots.values()] == [world.wanted.manifest_digest]
+            assert world.label == revision_value(MANIFESTS[world.wanted.manifest_digest].revision)

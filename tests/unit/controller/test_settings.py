@@ -1,0 +1,71 @@
+"""Every setting is judged at start, by a message that names it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from controller.server import AgentServer
+from controller.settings import Address, Settings, SettingsError
+
+GOOD = {"insecure": True}
+
+
+def test_the_defaults_need_only_the_word_that_loopback_is_meant() -> None:
+    Settings(insecure=True).check()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"insecure": False}, ["insecure", "--insecure", "MODELCACHE_INSECURE"]),
+        ({"listen": "0.0.0.0:7443"}, ["insecure", "loopback", "0.0.0.0:7443"]),
+        ({"listen": "[::]:7443"}, ["loopback"]),
+        ({"listen": "controller.example:7443"}, ["loopback"]),
+        ({"listen": "127.0.0.1"}, ["listen", "--listen", "MODELCACHE_LISTEN", "host:port"]),
+        ({"listen": ":7443"}, ["listen"]),
+        ({"listen": "127.0.0.1:99999"}, ["listen"]),
+        ({"listen": "127.0.0.1:x"}, ["listen"]),
+        ({"listen": "::1:7443"}, ["listen", "brackets"]),
+        ({"namespace": "Not_A_Name"}, ["namespace", "MODELCACHE_NAMESPACE"]),
+        ({"kubeconfig": Path("/nowhere/kubeconfig")}, ["kubeconfig", "/nowhere/kubeconfig"]),
+        ({"cache_root": Path("relative")}, ["cache_root", "--cache-root"]),
+        ({"heartbeat": 0.0}, ["heartbeat"]),
+        ({"agent_timeout": 15.0}, ["agent_timeout", "heartbeat"]),
+        ({"agent_timeout": 1e9}, ["agent_timeout"]),
+        ({"resolve_retry": 0.0}, ["resolve_retry"]),
+        ({"resolve_workers": 0}, ["resolve_workers"]),
+        ({"workers": 65}, ["workers"]),
+    ],
+)
+def test_a_value_that_cannot_work_is_named(changes: dict[str, Any], said: list[str]) -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings(**{**GOOD, **changes}).check()
+    for words in said:
+        assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.1:0", "localhost:7443", "[::1]:7443", "127.8.8.8:1"])
+def test_loopback_is_recognized(listen: str) -> None:
+    settings = Settings(listen=listen, insecure=True)
+    settings.check()
+    assert settings.address.is_loopback
+    assert str(settings.address) == listen
+
+
+async def test_the_server_itself_refuses_plaintext_for_other_machines() -> None:
+    with pytest.raises(SettingsError, match="not encrypted"):
+        AgentServer(Address("0.0.0.0", 0))
+
+
+async def test_a_port_that_is_taken_is_named() -> None:
+    first = AgentServer(Address("127.0.0.1", 0))
+    address = await first.start()
+    try:
+        second = AgentServer(address)
+        with pytest.raises(SettingsError, match=str(address)):
+            await second.start()
+    finally:
+        await first.stop()

@@ -5,11 +5,13 @@ list or map is one special type that fits all and yields to any other, instead o
 expressions without generic functions of their own that comes to the same.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from local.kube.cel import types as t
-from local.kube.cel.functions import FunctionTable, Overload
+from local.kube.cel.functions import CelError, FunctionTable, Overload
+from local.kube.cel.library_standard import pattern
 from local.kube.cel.nodes import (
     ACCUMULATOR,
     Call,
@@ -23,6 +25,7 @@ from local.kube.cel.nodes import (
     located,
 )
 from local.kube.cel.types import Type, same
+from local.kube.cel.values import parse_duration, parse_timestamp
 
 _LITERALS = {
     "bool": t.BOOL,
@@ -68,6 +71,8 @@ class _Checker:
         self.scopes: list[Mapping[str, Type]] = [variables]
         self.functions = functions
         self.text = text
+        # Elements of different types are allowed within calls of `format`, and nowhere else.
+        self.mixed_allowed = False
         self.result = CheckedExpression(Literal("null", None))
 
     def fail(self, node: Node, message: str) -> Type:
@@ -128,16 +133,16 @@ class _Checker:
         return self.fail(node, f"type '{target}' does not support field selection")
 
     def joined(self, nodes: list[Node] | tuple[Node, ...]) -> Type:
-        """The common type of the elements of a literal; Kubernetes wants them all equal."""
+        """The common type of the elements of a literal."""
         common = t.UNBOUND
         for node in nodes:
             found = self.visit(node)
             if common is t.UNBOUND:
                 common = found
-            elif common.kind == "dyn" or found.kind in ("dyn", "error"):
+            elif common.kind != "dyn" and not (found.kind not in ("dyn", "error") and _assignable(common, found, {})):
+                if not self.mixed_allowed and found.kind not in ("dyn", "error"):
+                    self.fail(node, f"expected type '{common}' but found '{found}'")
                 common = t.DYN
-            elif not _assignable(common, found, {}):
-                self.fail(node, f"expected type '{common}' but found '{found}'")
         return common
 
     def comprehension(self, node: Comprehension) -> Type:
@@ -178,7 +183,10 @@ class _Checker:
         return dict(zip(node.variables, kinds, strict=False))
 
     def call(self, node: Call) -> Type:
+        outside, self.mixed_allowed = self.mixed_allowed, self.mixed_allowed or node.function == "format"
         args = [self.visit(arg) for arg in ((node.target, *node.args) if node.target is not None else node.args)]
+        self.mixed_allowed = outside
+        self.check_literals(node)
         candidates = self.functions.find(node.function, method=node.target is not None)
         if not candidates:
             return self.fail(node, f"undeclared reference to '{node.function}' (in container '')")
@@ -198,6 +206,23 @@ class _Checker:
         self.result.overloads[node] = [overload for overload, _ in fitting]
         first = fitting[0][1]
         return first if all(same(first, result) for _, result in fitting) else t.DYN
+
+    def check_literals(self, node: Call) -> None:
+        """Constant patterns, durations and timestamps must be good ones."""
+        literal = node.args[-1] if node.args else None
+        parse = _CHECKED_LITERALS.get(node.function)
+        if parse is not None and isinstance(literal, Literal) and isinstance(literal.value, str):
+            try:
+                parse(literal.value)
+            except (ValueError, CelError):
+                self.fail(literal, f"invalid {node.function} argument")
+
+
+_CHECKED_LITERALS: dict[str, Callable[[str], Any]] = {
+    "duration": parse_duration,
+    "matches": pattern,
+    "timestamp": parse_timestamp,
+}
 
 
 def _signature(node: Call, args: list[Type]) -> str:

@@ -14,6 +14,7 @@ from local.kube.cel.types import DYN, INT, STRING, list_of
 from local.kube.cel.values import IntType, Optional, TypeValue
 
 _STRINGS = list_of(STRING)
+_SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 _UPPER = str.maketrans("abcdefghijklmnopqrstuvwxyz", "ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 _LOWER = str.maketrans("ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz")
 
@@ -24,7 +25,7 @@ def _searching() -> Iterator[Overload]:
     yield method("indexOf", (STRING, STRING, INT), INT, _index_of)
     yield method("lastIndexOf", (STRING, STRING), INT, lambda text, part: IntType(text.rfind(part)))
     yield method("lastIndexOf", (STRING, STRING, INT), INT, _last_index_of)
-    yield method("substring", (STRING, INT), STRING, lambda text, start: _substring(text, start, len(text)))
+    yield method("substring", (STRING, INT), STRING, _rest)
     yield method("substring", (STRING, INT, INT), STRING, lambda text, start, end: _substring(text, start, end))
     yield method("find", (STRING, STRING), STRING, _find)
     yield method("findAll", (STRING, STRING), _STRINGS, lambda text, expression: _find_all(text, expression, -1))
@@ -49,6 +50,12 @@ def _last_index_of(text: str, part: str, last: int) -> IntType:
     if not 0 <= last <= len(text):
         raise CelError(f"index out of range: {last}")
     return IntType(text.rfind(part, 0, last + len(part)))
+
+
+def _rest(text: str, start: int) -> str:
+    if not 0 <= start <= len(text):
+        raise CelError(f"index out of range: {start}")
+    return text[start:]
 
 
 def _substring(text: str, start: int, end: int) -> str:
@@ -138,9 +145,9 @@ def _clause(clause: str, precision: str, value: Any) -> str:
         case "d" if number:
             return _shown(value)
         case "f" if number:
-            return _special(value) or f"{float(value):.{digits}f}"
+            return _special(value) or f"{float(value):,.{digits}f}"
         case "e" if number:
-            return _special(value) or f"{float(value):.{digits}e}"
+            return _special(value) or _scientific(float(value), digits)
         case "b" if whole or isinstance(value, bool):
             return format(int(value), "b")
         case "o" if whole:
@@ -153,6 +160,13 @@ def _clause(clause: str, precision: str, value: Any) -> str:
     if clause in "dfebxXo":
         raise CelError(f"error during formatting: clause %{clause} cannot be used on {_shown(value)}")
     raise CelError(f'could not parse formatting clause: unrecognized formatting clause "{clause}"')
+
+
+def _scientific(value: float, digits: int) -> str:
+    """`3.140000 × 10⁰⁰`: this version of the library formats for people, in American English."""
+    mantissa, exponent = f"{value:.{digits}e}".split("e")
+    sign = "⁻" if exponent.startswith("-") else ""
+    return f"{mantissa} × 10{sign}{exponent.lstrip('+-').translate(_SUPERSCRIPT)}"
 
 
 def _special(value: float) -> str:

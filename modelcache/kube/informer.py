@@ -188,14 +188,24 @@ class Informer(Generic[T]):
 
     async def run(self) -> None:
         """List and watch until cancelled. Never raises for anything the server does."""
+        previous: KubeError | None = None
         while True:
             try:
                 if not self._resource_version:
                     await self._list()
                 await self._watch()
+                previous = None
+            except Gone as error:
+                self._resource_version = ""
+                if isinstance(previous, Gone):
+                    await self._pause(error)
+                else:
+                    # The server answers again, and what it says needs one list, not patience: after an outage the waits
+                    # of the failures before would only keep everybody blind for longer.
+                    _log.info("%s: list again: %s", self._subject, error)
+                previous = error
             except KubeError as error:
-                if isinstance(error, Gone):
-                    self._resource_version = ""
+                previous = error
                 await self._pause(error)
 
     async def _pause(self, error: KubeError) -> None:

@@ -250,6 +250,23 @@ async def test_410_in_the_stream_lists_again(faulty: FaultyApi, follow: Any, syn
     assert watched_from(faulty)[-1] == str(faulty.version)
 
 
+async def test_410_after_an_outage_lists_again_at_once_and_a_second_one_waits(faulty: FaultyApi, follow: Any) -> None:
+    async def expire(stream: Stream) -> None:
+        await stream.event("ERROR", {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old"})
+
+    waits: list[str] = []
+
+    class Counting(Backoff):
+        def fail(self, now: float, at_least: float | None = None) -> float:
+            waits.append(f"after {lists(faulty)} lists")
+            return 0.0
+
+    faulty.inject(is_watch, watch_script(expire), times=2)
+    async with follow(backoff=Counting(Random(1))):
+        await faulty.until(lambda: lists(faulty) == 3 and faulty.open_watches == 1)
+    assert waits == ["after 2 lists"], "a server that forgets again what it has just said is not asked without end"
+
+
 async def test_other_error_events_watch_again_from_the_same_version(faulty: FaultyApi, follow: Any) -> None:
     async def fail(stream: Stream) -> None:
         await stream.event("ADDED", config(101, "a"))

@@ -12,6 +12,7 @@ the schema of ObjectMeta, whatever the CRD says about it.
 
 import copy
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 from local.kube.causes import (
@@ -146,7 +147,7 @@ def validate(schema: Schema, obj: dict[str, Any], old: dict[str, Any] | None) ->
     list_causes = list(_list_causes(schema, obj, ""))
     if list_causes and not (old is not None and any(_list_causes(schema, old, ""))):
         causes += list_causes
-    if _has_rules(schema):
+    if _has_rules(_Same(schema)):
         if any(cause.reason in _BLOCKS_CEL for cause in causes):
             causes.append(invalid("", None, _CEL_SKIPPED))
         else:
@@ -157,12 +158,31 @@ def validate(schema: Schema, obj: dict[str, Any], old: dict[str, Any] | None) ->
     return list(dict.fromkeys(causes))
 
 
-def _has_rules(schema: Schema) -> bool:
+class _Same:
+    """A schema as a key: hashed and compared by identity, and kept alive so that the identity stays its own."""
+
+    def __init__(self, schema: Schema) -> None:
+        self.schema = schema
+
+    def __hash__(self) -> int:
+        return id(self.schema)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.schema is other.schema
+
+
+@lru_cache(maxsize=256)
+def _has_rules(key: _Same) -> bool:
+    """Whether the schema has CEL rules anywhere. Walking a pod's schema takes longer than validating a pod."""
+    return _contains_rules(key.schema)
+
+
+def _contains_rules(schema: Schema) -> bool:
     if schema.get("x-kubernetes-validations"):
         return True
     children = [*schema.get("properties", {}).values(), schema.get("items"), schema.get("additionalProperties")]
     children += schema.get("allOf", ())
-    return any(isinstance(child, dict) and _has_rules(child) for child in children)
+    return any(isinstance(child, dict) and _contains_rules(child) for child in children)
 
 
 def _embedded_causes(schema: Schema, value: Any, path: str) -> list[Cause]:

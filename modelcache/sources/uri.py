@@ -3,12 +3,11 @@
 ==========================================  ====================================================================
 `hf://org/name`                             Hugging Face model, default branch
 `hf://org/name@rev`, `hf://org/name:rev`    branch, tag, `refs/pr/7` or commit (`@` as Dynamo, `:` as KServe write it)
-`s3://bucket/prefix`, `gs://bucket/prefix`  object stores; taken literally, keys may contain `@` and `:`
+`s3://bucket/prefix`                        object store; taken literally, keys may contain `@` and `:`
 `https://host/path`                         one file; also `http://`
 `file:///path`                              a directory that the node can see
 `pvc://claim/path`                          a directory in a PersistentVolumeClaim of the namespace
 `ngc://org/team/model:version`              NVIDIA NGC, the team may be missing
-`oci://registry/repository:tag`             OCI artifact, also `@sha256:...`
 ==========================================  ====================================================================
 
 That a URI parses says nothing about whether this build can read it; `modelcache.sources.base.source_for` says that.
@@ -28,7 +27,7 @@ MAX_LENGTH = 2048
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)")
 _USERINFO = re.compile(r"//[^/@]*:[^/]*@")
 # Where an @ is not what separates a user from a host
-_REVISION_AFTER_AT = frozenset({"hf", "oci"})
+_REVISION_AFTER_AT = frozenset({"hf"})
 # What the hub accepts as the name of an organization or a repository (huggingface_hub.utils.validate_repo_id)
 _HF_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_])?")
 _HF_ID_MAX = 96
@@ -43,10 +42,6 @@ _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 _CLAIM = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
 _HOST = re.compile(r"([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 _NGC_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
-# <name> and <reference> of the OCI distribution specification, section "Pulling manifests"
-_OCI_NAME = re.compile(r"[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*")
-_OCI_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
-_OCI_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 class SourceURI(msgspec.Struct, frozen=True):
@@ -54,7 +49,7 @@ class SourceURI(msgspec.Struct, frozen=True):
 
     scheme: str
     authority: str
-    """`hf`, `ngc`: organization; `s3`, `gs`: bucket; `http(s)`, `oci`: host; `pvc`: claim; `file`: empty."""
+    """`hf`, `ngc`: organization; `s3`: bucket; `http(s)`: host; `pvc`: claim; `file`: empty."""
     path: str
     """What follows the authority, without its leading slash (with it for `file`). Empty = everything there."""
     revision: str | None = None
@@ -154,11 +149,10 @@ def _hf_revision(text: str, name: str, revision: str) -> str:
 
 
 def _parse_bucket(text: str, rest: str) -> SourceURI:
-    scheme = text.partition(":")[0].lower()
     bucket, _, path = rest.partition("/")
     if not _BUCKET.fullmatch(bucket):
-        raise InvalidURI(f"{_shown(text)}: {bucket!r} cannot be the name of a bucket: write {scheme}://bucket/prefix.")
-    return SourceURI(scheme=scheme, authority=bucket, path=_plain_path(text, path))
+        raise InvalidURI(f"{_shown(text)}: {bucket!r} cannot be the name of a bucket: write s3://bucket/prefix.")
+    return SourceURI(scheme="s3", authority=bucket, path=_plain_path(text, path))
 
 
 def _parse_http(text: str, rest: str) -> SourceURI:
@@ -202,17 +196,6 @@ def _parse_ngc(text: str, rest: str) -> SourceURI:
     return SourceURI(scheme="ngc", authority=parts[0], path="/".join(parts[1:]), revision=version if mark else None)
 
 
-def _parse_oci(text: str, rest: str) -> SourceURI:
-    host, _, name = rest.partition("/")
-    repository, mark, reference = _cut(name, "@:")
-    if "@" in host or not _HOST.fullmatch(host) or not _OCI_NAME.fullmatch(repository):
-        raise InvalidURI(f"{_shown(text)} is not oci://registry/repository:tag (repositories are lower-case).")
-    expected = _OCI_DIGEST if mark == "@" else _OCI_TAG
-    if mark and not expected.fullmatch(reference):
-        raise InvalidURI(f"{_shown(text)}: write :tag or @sha256: and 64 hex digits after the repository.")
-    return SourceURI(scheme="oci", authority=host.lower(), path=repository, revision=reference if mark else None)
-
-
 def _shown(text: str) -> str:
     """Quote `text` for a message, without a password or a signature that somebody has put into it."""
     return repr(_USERINFO.sub("//...@", text).partition("?")[0])
@@ -235,13 +218,11 @@ def _plain_path(text: str, path: str) -> str:
 _PARSERS: Mapping[str, Callable[[str, str], SourceURI]] = {
     "hf": _parse_hf,
     "s3": _parse_bucket,
-    "gs": _parse_bucket,
     "http": _parse_http,
     "https": _parse_http,
     "file": _parse_file,
     "pvc": _parse_pvc,
     "ngc": _parse_ngc,
-    "oci": _parse_oci,
 }
 
 SCHEMES: tuple[str, ...] = tuple(sorted(_PARSERS))

@@ -69,7 +69,7 @@ def test_finds_the_source_of_a_scheme() -> None:
 
 def test_an_unknown_scheme_is_unsupported_and_says_what_to_do() -> None:
     with pytest.raises(errors.Unsupported, match="hf") as caught:
-        source_for(parse_uri("gs://bucket/x"))
+        source_for(parse_uri("ngc://org/team/model"))
     assert "modelcache.sources" in caught.value.message
     assert not caught.value.retryable
 

@@ -1,8 +1,8 @@
-"""The transfer engine as a `Fetcher`: knows which source to ask for the places of files, and keeps the last progress."""
+"""The transfer engine as a `Fetcher`: knows which source to ask for the places of files, and where to ask how far it is."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 
 from agent.store import Store
@@ -34,7 +34,7 @@ class TransferFetch:
         self._credential = credential
         self._cancel = CancelToken()
         self._closing = ExitStack()
-        self._progress: Progress | None = None
+        self._progress: Callable[[], Progress | None] = lambda: None
 
     def run(self) -> Mapping[str, str]:
         """See Fetch. Raises InvalidURI or Unsupported as well, for a source that nothing here can read."""
@@ -44,7 +44,7 @@ class TransferFetch:
             self._manifest,
             lambda file: self._locate(source, uri, file),
             hold=self._closing.enter_context(self._store.hold()),
-            progress=self._take,
+            watch=self._watch,
             cancel=self._cancel,
         )
 
@@ -54,7 +54,7 @@ class TransferFetch:
 
     def progress(self) -> Progress | None:
         """See Fetch."""
-        return self._progress
+        return self._progress()
 
     def close(self) -> None:
         """See Fetch."""
@@ -64,6 +64,5 @@ class TransferFetch:
         listed = SourceFile(path=file.path, size=file.size, sha256=file.sha256, git_oid=file.git_oid, etag=file.etag)
         return source.locate(uri, self._manifest.revision, listed, self._credential)
 
-    def _take(self, progress: Progress) -> None:
-        # One reference, replaced at once: the event loop reads a whole progress, old or new.
+    def _watch(self, progress: Callable[[], Progress]) -> None:
         self._progress = progress

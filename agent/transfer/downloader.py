@@ -116,6 +116,7 @@ class Downloader:
         *,
         hold: Hold,
         progress: Callable[[Progress], None] | None = None,
+        watch: Callable[[Callable[[], Progress]], None] | None = None,
         cancel: CancelToken | None = None,
         overlay: Overlay | None = None,
     ) -> Mapping[str, str]:
@@ -123,12 +124,16 @@ class Downloader:
 
         What is here already is not fetched: blobs, and the finished pieces of an earlier call, also one that was killed.
         `hold` keeps what arrives from garbage collection; publish before you leave it. `progress` is called from
-        several threads, one at a time, and must not block.
+        several threads, one at a time, and must not block. `watch` is called once, with a function that tells how things
+        are at any time and from any thread: for whoever asks instead of being told, and wants to know also while nothing
+        happens.
 
         Raises IntegrityError, InsufficientStorage (before the first byte, and with nothing left behind), Cancelled; those
         SourceErrors that are not retryable; and StoreError when the disk fails. Waits out everything else.
         """
         meter = Meter(manifest.size, len(manifest.files), self._clock, progress)
+        if watch is not None:
+            watch(meter.progress)
         places = Places(locate, self._clock)
         source = LocatedSource(places, OriginSource(self._web, places))
         route = overlay(source) if overlay is not None else lambda file, index, failures: source

@@ -7,6 +7,7 @@ import os
 import secrets
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +16,9 @@ import pytest
 from local.hub.hub import Hub
 from local.hub.repository import Commit, Repository
 from local.hub.server import HubServer
+from modelcache.api.labels import is_ours
 from modelcache.manifest import GitOid, Manifest, ManifestFile, Sha256
-from tests.support.api import MERGE_PATCH, Api
+from tests.support.api import MERGE_PATCH, Api, Json, Watch
 from tests.support.controller import ScriptedController
 from tests.support.process import Process
 
@@ -45,6 +47,37 @@ class TestNode:
     def label(self, labels: Mapping[str, str | None]) -> None:
         """Change labels as `kubectl label` does; None removes one."""
         self.api.patch(self.path, {"metadata": {"labels": dict(labels)}}, MERGE_PATCH).expect(200)
+
+    def version(self) -> str:
+        """Its resource version: changes with every write."""
+        return str(self.api.get(self.path).expect(200)["metadata"]["resourceVersion"])
+
+    @contextmanager
+    def watch(self) -> Iterator[LabelWatch]:
+        """Every change of its labels from now on."""
+        with self.api.watch(
+            "/api/v1/nodes", fieldSelector=f"metadata.name={self.name}", resourceVersion=self.version()
+        ) as events:
+            yield LabelWatch(events)
+
+
+class LabelWatch:
+    """Our labels of one node, state after state."""
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+
+    def until(self, wanted: Callable[[dict[str, str]], bool]) -> list[dict[str, str]]:
+        """All states up to the first for which `wanted` is true."""
+        seen: list[dict[str, str]] = []
+
+        def take(event: Json) -> bool:
+            labels = event["object"]["metadata"].get("labels") or {}
+            seen.append({key: value for key, value in labels.items() if is_ours(key)})
+            return wanted(seen[-1])
+
+        self._watch.until(take)
+        return seen
 
 
 @pytest.fixture

@@ -5,8 +5,12 @@ writer      create, update, patch, apply        deleter      delete
 watches     open watches                        controllers  definitions, namespaces, garbage, events' lifetime
 """
 
+import base64
+import secrets
 from collections.abc import Callable
 from datetime import UTC, datetime
+
+import msgspec
 
 from local.kube.addresses import ServiceAddresses
 from local.kube.definitions import Definitions
@@ -19,9 +23,11 @@ from local.kube.namespaces import NamespaceCleaner
 from local.kube.registry import Registry
 from local.kube.store import Store
 from local.kube.subresources import Subresources
+from local.kube.tokens import Tokens
 from local.kube.watching import Watches
 from local.kube.writes import Target, WriteOptions, Writer
 
+_KEY_NAMESPACE, _KEY_NAME = "kube-system", "service-account-signing-key"
 _SYSTEM_NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
 
 
@@ -44,12 +50,13 @@ class Cluster:
         self.watches = Watches(self.store)
         self.writer = Writer(self.store, self.registry, ServiceAddresses(self.store), clock)
         self.deleter = Deleter(self.store, self.registry, clock)
-        self.subresources = Subresources(self.store, self.writer, clock)
         self._definitions = Definitions(self.store, self.registry, self.writer, self.deleter, self.watches, clock)
         self._namespaces = NamespaceCleaner(self.store, self.registry, self.writer, self.deleter, clock)
         self._garbage = GarbageCollector(self.store, self.registry, self.writer, self.deleter)
         self._expiry = EventExpiry(self.store)
         self._make_namespaces()
+        self.tokens = Tokens(self.store, self.registry, self._signing_key(), clock)
+        self.subresources = Subresources(self.store, self.writer, self.tokens, clock)
         self._definitions.start()
         self._namespaces.start()
         self._garbage.start()
@@ -63,6 +70,19 @@ class Cluster:
             if self.store.get("namespaces", "", name) is None:
                 body = Body(b'{"metadata":{"name":"%s"}}' % name.encode())
                 self.writer.create(Target(resource), body, WriteOptions("kube-apiserver"))
+
+    def _signing_key(self) -> bytes:
+        """The key of the ServiceAccounts' tokens, kept with the objects so that tokens outlive the process."""
+        stored = self.store.get("secrets", _KEY_NAMESPACE, _KEY_NAME)
+        if stored is None:
+            resource = self.registry.storage("secrets")
+            assert resource is not None
+            key = base64.b64encode(secrets.token_bytes(32)).decode()
+            body = Body(msgspec.json.encode({"metadata": {"name": _KEY_NAME}, "data": {"key": key}}))
+            self.writer.create(Target(resource, _KEY_NAMESPACE), body, WriteOptions("kube-apiserver"))
+            stored = self.store.get("secrets", _KEY_NAMESPACE, _KEY_NAME)
+            assert stored is not None
+        return base64.b64decode(stored.object["data"]["key"])
 
     def close(self) -> None:
         """End all watches and close the journal."""

@@ -114,7 +114,7 @@ class Endpoints:
         accepted = negotiate(request.headers.get("Accept", ""), _OBJECT_FORMS)
         body = await _read(request)
         if "get" not in route.resource.verbs:
-            return responses.json(reviews.review(route.resource, body, self._cluster.clock()), 201)
+            return responses.json(reviews.review(route.resource, body, self._cluster.tokens), 201)
         options = parameters.write_options(request.query, _agent(request), "CreateOptions")
         written = self._cluster.writer.create(_target(route), body, options)
         return self._written(request, route, written, accepted)

@@ -3,19 +3,17 @@
 Each reads or writes a part of its parent in a form of its own.
 """
 
-import base64
-import json
-import secrets
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from local.kube import causes, errors, patches
-from local.kube.conversion import copy_of, view
+from local.kube.conversion import view
 from local.kube.documents import Body, check_kind, kind_of, read_object, unhandled
 from local.kube.metadata import timestamp
 from local.kube.resources import Resource
 from local.kube.store import Object, Store
+from local.kube.tokens import Tokens
 from local.kube.writes import Target, WriteOptions, Writer, Written
 
 _DEPLOYMENT_SCALE = {
@@ -23,16 +21,15 @@ _DEPLOYMENT_SCALE = {
     "statusReplicasPath": ".status.replicas",
     "labelSelectorPath": ".spec.selector",
 }
-_TOKEN_SECONDS = 3600
-_TOKEN_SECONDS_RANGE = (600, 2**32)
 
 
 class Subresources:
     """Serves the subresources that are not simply a part of the object."""
 
-    def __init__(self, store: Store, writer: Writer, clock: Callable[[], datetime]) -> None:
+    def __init__(self, store: Store, writer: Writer, tokens: Tokens, clock: Callable[[], datetime]) -> None:
         self._store = store
         self._writer = writer
+        self._tokens = tokens
         self._clock = clock
 
     def get(self, target: Target) -> Object:
@@ -48,7 +45,7 @@ class Subresources:
         check_kind(document, expected, custom=False)
         if target.subresource == "binding":
             return self._bind(target, document, options)
-        return token_request(parent, document, self._clock())
+        return self._tokens.issue(parent, document)
 
     def update(self, target: Target, media_type: str | None, body: Body, options: WriteOptions) -> Written:
         """PUT (no media type) or PATCH of scale or finalize. Raises ApiError."""
@@ -170,47 +167,3 @@ def _replicas(scale: Object, target: Target) -> int:
             [causes.invalid("spec.replicas", replicas, "must be greater than or equal to 0")],
         )
     return replicas
-
-
-def token_request(account: Object, request: Object, now: datetime) -> Object:
-    """The answer to a TokenRequest: a token that names its account and what it is bound to, but proves nothing.
-
-    Its claims are those of a real token, so clients can read them; the signature is random, and TokenReview accepts it
-    by its claims alone. Use it on loopback only.
-    """
-    spec = copy_of(request.get("spec") or {})
-    seconds = spec.get("expirationSeconds") or _TOKEN_SECONDS
-    if not isinstance(seconds, int) or not _TOKEN_SECONDS_RANGE[0] <= seconds <= _TOKEN_SECONDS_RANGE[1]:
-        raise errors.bad_request("spec.expirationSeconds: may not specify a duration less than 10 minutes")
-    audiences = spec.get("audiences") or ["https://kubernetes.default.svc.cluster.local"]
-    meta = account["metadata"]
-    expires = now + timedelta(seconds=seconds)
-    claims: Object = {
-        "aud": audiences,
-        "exp": int(expires.timestamp()),
-        "iat": int(now.timestamp()),
-        "nbf": int(now.timestamp()),
-        "iss": "https://kubernetes.default.svc.cluster.local",
-        "jti": secrets.token_hex(16),
-        "sub": f"system:serviceaccount:{meta['namespace']}:{meta['name']}",
-        "kubernetes.io": {
-            "namespace": meta["namespace"],
-            "serviceaccount": {"name": meta["name"], "uid": meta["uid"]},
-        },
-    }
-    bound = spec.get("boundObjectRef") or {}
-    if isinstance(bound, dict) and bound.get("kind") in ("Pod", "Node", "Secret"):
-        claims["kubernetes.io"][bound["kind"].lower()] = {"name": bound.get("name"), "uid": bound.get("uid")}
-    token = ".".join((_segment({"alg": "RS256", "kid": "local"}), _segment(claims), secrets.token_urlsafe(32)))
-    spec |= {"audiences": audiences, "expirationSeconds": seconds}
-    return {
-        "kind": "TokenRequest",
-        "apiVersion": "authentication.k8s.io/v1",
-        "metadata": {key: meta[key] for key in ("name", "namespace")},
-        "spec": spec,
-        "status": {"token": token, "expirationTimestamp": timestamp(expires)},
-    }
-
-
-def _segment(content: Object) -> str:
-    return base64.urlsafe_b64encode(json.dumps(content, separators=(",", ":")).encode()).decode().rstrip("=")

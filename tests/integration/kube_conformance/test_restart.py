@@ -31,6 +31,18 @@ def test_objects_outlive_the_server(api: Api, kube_server: KubeServer, configmap
     assert api.get(f"{configmaps}/held").status == 404
 
 
+def test_tokens_outlive_the_server(api: Api, kube_server: KubeServer, namespace: str) -> None:
+    accounts = f"/api/v1/namespaces/{namespace}/serviceaccounts"
+    api.post(accounts, {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "agent"}}).expect(201)
+    kind = {"apiVersion": "authentication.k8s.io/v1"}
+    request = {**kind, "kind": "TokenRequest", "spec": {"audiences": ["modelcache"]}}
+    token = api.post(f"{accounts}/agent/token", request).expect(201)["status"]["token"]
+    kube_server.restart()
+    review = {**kind, "kind": "TokenReview", "spec": {"token": token, "audiences": ["modelcache"]}}
+    status = api.post("/apis/authentication.k8s.io/v1/tokenreviews", review).expect(201)["status"]
+    assert status["user"]["username"] == f"system:serviceaccount:{namespace}:agent"
+
+
 def test_a_watch_ends_with_the_server_and_its_version_is_gone(api: Api, kube_server: KubeServer, widgets: str) -> None:
     old = api.post(widgets, widget("a")).expect(201)["metadata"]["resourceVersion"]
     for size in (2, 3):

@@ -112,9 +112,9 @@ def _schema_of(version: Object) -> Object | None:
 
 def _hoisted(values: list[Any], common: str, each: str) -> list[tuple[str, Any]]:
     """The values with their paths: one at `common` if all versions have the same, otherwise one per version."""
-    if values and values[0] and all(same_json(value, values[0]) for value in values):
+    if values and values[0] is not None and all(same_json(value, values[0]) for value in values):
         return [(common, values[0])]
-    return [(each.format(index), value) for index, value in enumerate(values) if value]
+    return [(each.format(index), value) for index, value in enumerate(values) if value is not None]
 
 
 def _check_deprecation(version: Object, path: str) -> list[Cause]:

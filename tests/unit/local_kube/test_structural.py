@@ -113,7 +113,7 @@ def _keeps(before: Any, after: Any) -> bool:
 
 class TestPrune:
     def test_names_what_it_drops(self) -> None:
-        schema = {"properties": {"l": {"items": {"properties": {"a": {}}}}}}
+        schema: Schema = {"properties": {"l": {"items": {"properties": {"a": {}}}}}}
         value = obj({"l": [{"a": 1, "x": 1}], "y": {"z": 1}}, bogus=1)
         value["other"] = 1
         assert prune(wrapped(schema), value) == ["metadata.bogus", "other", "spec.l[0].x", "spec.y"]

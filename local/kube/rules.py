@@ -88,7 +88,7 @@ def _keep_namespace(new: Object, old: Object) -> None:
 
 
 def _name_definition(obj: Object) -> None:
-    spec = obj["spec"]
+    spec = obj.get("spec", {})
     spec.setdefault("conversion", {}).setdefault("strategy", "None")
     kinds = spec.get("names", {})
     if "kind" in kinds:

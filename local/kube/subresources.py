@@ -107,8 +107,9 @@ class Subresources:
         expected = kind_of(target.resource)
         document = read_object(body, expected)
         check_kind(document, expected, custom=False)
-        finalizers = (document.get("spec") or {}).get("finalizers") or []
-        if not all(isinstance(finalizer, str) for finalizer in finalizers):
+        spec = document.get("spec") or {}
+        finalizers = spec.get("finalizers") or [] if isinstance(spec, dict) else None
+        if not isinstance(finalizers, list) or not all(isinstance(finalizer, str) for finalizer in finalizers):
             raise unhandled(expected, "json: cannot unmarshal spec.finalizers into []v1.FinalizerName")
 
         def change(obj: Object) -> None:

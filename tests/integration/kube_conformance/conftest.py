@@ -2,6 +2,9 @@
 
 Everything asserted in this folder is true of kube-apiserver 1.36, and must hold on `local.kube` too. Messages are quoted
 as far as users or clients read them, and not further, because their wording moves between releases.
+
+    KUBEBUILDER_ASSETS=<directory with etcd and kube-apiserver> pytest -m conformance     the real server
+    KUBECTL=<another kubectl> pytest -m conformance                                       another client
 """
 
 from collections.abc import Iterator

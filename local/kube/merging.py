@@ -12,9 +12,8 @@ from local.kube.fieldset import FieldSet, Schema, child_schema, children, is_gra
 
 def merged(schema: Schema, live: Any, config: Any) -> Any:
     """`live` with everything that `config` says in place. Raises fieldset.FieldError."""
-    if not (live and config and is_granular(schema, live) and is_granular(schema, config)):
-        return config
-    if type(live) is not type(config):
+    # With a live value that is empty there is nothing to keep: null, {} and [] become what is applied.
+    if not live or not is_granular(schema, live) or not is_granular(schema, config) or type(live) is not type(config):
         return config
     if isinstance(live, dict):
         result = dict(live)

@@ -202,18 +202,15 @@ class OriginMeter:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._before = 0
-        self._last = 0
+        self._counts: dict[str, int] = {}
 
     def read(self) -> int:
         """The count up to now; the last one known when the origin does not answer."""
         with contextlib.suppress(OSError, ValueError, KeyError):
             with urllib.request.urlopen(self._url, timeout=5) as answer:  # noqa: S310 (a loopback address of our own)
-                count = int(json.load(answer)["file_bytes"])
-            if count < self._last:
-                self._before += self._last
-            self._last = count
-        return self._before + self._last
+                counters = json.load(answer)
+            self._counts[counters["instance"]] = int(counters["file_bytes"])
+        return sum(self._counts.values())
 
 
 def _kubectl(console: Console, kubeconfig: Path, *arguments: str) -> str:

@@ -4,6 +4,7 @@
 by "the origin was read once", and what the demo prints as `origin_bytes`.
 """
 
+import secrets
 import threading
 from collections import Counter
 from typing import Any
@@ -16,6 +17,7 @@ class Stats:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._instance = secrets.token_hex(8)
         self.reset()
 
     def reset(self) -> None:
@@ -75,6 +77,8 @@ class Stats:
         """Return all counters for `GET /_stats`."""
         with self._lock:
             return {
+                # Differs after a restart: counters alone do not tell, they are corrected downwards when a client vanishes.
+                "instance": self._instance,
                 "requests": {"total": self._requests.total(), **self._requests},
                 "statuses": dict(self._statuses),
                 "paths": dict(self._paths),

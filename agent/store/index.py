@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from agent.store.errors import IndexFailed
+from agent.store.errors import IndexFailed, StoreFull
 from agent.store.records import HubClaim, Publication
 
 SCHEMA_VERSION = 1
@@ -102,7 +102,7 @@ _SNAPSHOT_COLUMNS = (
 
 
 class Index:
-    """The connection and every statement. Methods raise IndexFailed when SQLite refuses."""
+    """The connection and every statement. Methods raise IndexFailed when SQLite refuses, StoreFull when the disk is full."""
 
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self._connection = connection
@@ -155,7 +155,10 @@ class Index:
                 if self._connection.in_transaction:
                     self._connection.rollback()
                 if isinstance(error, sqlite3.Error):
-                    raise IndexFailed(f"cannot write the index {self._path}: {error}") from error
+                    message = f"cannot write the index {self._path}: {error}"
+                    if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+                        raise StoreFull(f"{message}; free space on the file system of the cache root") from error
+                    raise IndexFailed(message) from error
                 raise
 
     def _rows(self, statement: str, *values: object) -> list[Any]:

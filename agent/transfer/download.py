@@ -145,8 +145,9 @@ class Download:
         """Whether the content is a blob already; if so, the item is done."""
         self._cancel.check()
         if item.file.size == 0:
-            self._make_empty(item)
-        known = item.file.sha256 or next(filter(None, map(self._store.blob_for, item.aliases)), None)
+            known: str | None = self._make_empty(item)
+        else:
+            known = item.file.sha256 or next(filter(None, map(self._store.blob_for, item.aliases)), None)
         if known is None:
             return False
         self._hold.blobs.add(known)
@@ -163,8 +164,8 @@ class Download:
         self._close(item)
         return True
 
-    def _make_empty(self, item: Item) -> None:
-        """An empty file needs no request: its content is known."""
+    def _make_empty(self, item: Item) -> str:
+        """An empty file needs no request: its content is known. Returns its sha256."""
         digests = FileDigest(0, git=item.file.git_oid is not None).result()
         wrong = self._mismatch(item, digests)
         if wrong is not None:
@@ -177,6 +178,7 @@ class Download:
                 item.partial.close()
             self._store.commit_blobs([NewBlob(item.partial.data, digests.sha256, 0, aliases=item.aliases)])
             item.partial.discard()
+        return digests.sha256
 
     def _claim(self, item: Item) -> bool:
         item.claimed = self._shared.flights.claim(item.key, lambda: self._chores.put(_Reconsider(item)))

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import io
 import re
 import ssl
 import urllib.parse
@@ -20,6 +19,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from agent.transfer import backoff
+from agent.transfer.body import Body
 from agent.transfer.budget import OriginBudget
 from agent.transfer.cancel import CancelToken
 from agent.transfer.clock import Clock
@@ -33,6 +33,7 @@ from modelcache.sources.base import Location
 from modelcache.sources.errors import (
     MalformedListing,
     NotFound,
+    RateLimited,
     SourceChanged,
     SourceError,
     Unauthorized,
@@ -112,6 +113,12 @@ class OriginSource:
                 self._exchange(file, place.location, url, sink, cancel)
             except _Redirected as redirect:
                 place.target = url = redirect.url
+            except RateLimited:
+                raise
+            except Unreachable:
+                # It may be the host that the origin had sent us to that is away: the next try asks the origin again.
+                place.target = None
+                raise
             else:
                 return
         raise Unsupported(
@@ -249,9 +256,10 @@ class OriginSource:
     ) -> None:
         """Moves the body into the sink, up to byte `end`."""
         pacer = self._web.pace(origin.text).start()
+        body = Body(response)
         while sink.position < end:
             view = sink.space()
-            count = _read_some(response, view[: self._web.limiter.portion(min(len(view), end - sink.position))])
+            count = body.read_into(view[: self._web.limiter.portion(min(len(view), end - sink.position))])
             if count == 0:
                 cancel.check()
                 raise Unreachable(f"{where}: the connection was closed at byte {sink.position} of {end}")
@@ -262,24 +270,8 @@ class OriginSource:
                     f"{where} is far slower than other transfers from there: reconnecting", retry_after=0.0
                 )
         pacer.finish()
-        rest = response.read(1) if response.chunked or response.length is None else b""
-        if rest:
+        if not body.finish():
             raise SourceChanged(f"{where} sends more than the {end} bytes in the manifest")
-        if not response.isclosed():
-            response.read()  # nothing is left: this only ends the answer, so that the connection can be used again
-
-
-def _read_some(response: http.client.HTTPResponse, view: memoryview) -> int:
-    """Reads what is there, at most len(view) bytes; 0 at the end.
-
-    `HTTPResponse.readinto` would block until `view` is full, so that slow connections would look stalled. So a body of
-    known length is read from the stream below it, keeping `length` right. A chunked one has to be decoded.
-    """
-    if response.chunked or response.length is None or not isinstance(response.fp, io.BufferedReader):
-        return response.readinto(view)
-    count = response.fp.readinto1(view[: response.length])
-    response.length -= count
-    return count
 
 
 def _ranged_end(response: http.client.HTTPResponse, file: ManifestFile, sink: Sink, where: str) -> int:

@@ -7,6 +7,7 @@ a slow line all are slow, and reconnecting would only make it slower.
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import threading
 from collections import deque
@@ -35,10 +36,11 @@ class PaceBoard:
         self._clock = clock
         self._lock = threading.Lock()
         self._rates: deque[tuple[float, int, float]] = deque(maxlen=MEMORY_COUNT)
+        self._numbers = itertools.count()
 
     def start(self) -> Pacer:
         """Begins to measure one transfer."""
-        return Pacer(self, self._clock)
+        return Pacer(self, self._clock, next(self._numbers))
 
     def observe(self, who: int, rate: float) -> None:
         """Remembers a rate in bytes/s."""
@@ -55,8 +57,9 @@ class PaceBoard:
 class Pacer:
     """Measures one transfer."""
 
-    def __init__(self, board: PaceBoard, clock: Clock) -> None:
+    def __init__(self, board: PaceBoard, clock: Clock, number: int) -> None:
         self._board = board
+        self._number = number
         self._clock = clock
         self._since = clock.monotonic()
         self._bytes = 0
@@ -68,7 +71,7 @@ class Pacer:
         if elapsed < WINDOW_SECONDS:
             return False
         rate = self._close(elapsed)
-        return is_laggard(rate, self._board.others(id(self)))
+        return is_laggard(rate, self._board.others(self._number))
 
     def finish(self) -> None:
         """The transfer ended well: what it did in its last, shorter window counts for the others."""
@@ -78,6 +81,6 @@ class Pacer:
 
     def _close(self, elapsed: float) -> float:
         rate = self._bytes / elapsed
-        self._board.observe(id(self), rate)
+        self._board.observe(self._number, rate)
         self._since, self._bytes = self._clock.monotonic(), 0
         return rate

@@ -131,10 +131,14 @@ class PartialFile:
             if self._journal is not None:
                 self._journal.start(self._claims)
 
+    def piece_digest(self, index: int) -> bytes:
+        """The xxh3-128 of a finished piece. Raises KeyError for one that is not."""
+        with self._lock:
+            return self._claims[index].digest
+
     def piece_digests(self) -> bytes:
         """The xxh3-128 of all pieces one after the other. All have to be finished."""
-        with self._lock:
-            return b"".join(self._claims[index].digest for index in range(self.pieces))
+        return b"".join(map(self.piece_digest, range(self.pieces)))
 
     def write(self, offset: int, data: memoryview) -> None:
         """Writes bytes at `offset`. Raises OSError; ValueError for bytes that are not part of the file."""

@@ -55,6 +55,7 @@ class Fetching:
         self.origin = origin
         self.clock = clock or InstantClock()
         self.told: list[Progress] = []
+        self._changed = threading.Condition()
         self.located: list[str] = []
         options: dict[str, Any] = {"piece_bytes": PIECE, "reserve_bytes": 0, "stall_seconds": 30.0, **settings}
         self.downloader = Downloader(
@@ -82,7 +83,7 @@ class Fetching:
         """Fetches and checks that what was promised is what is in the store."""
         with self.store.hold() as hold:
             digests = self.downloader.fetch(
-                manifest, locate or self.locate, hold=hold, progress=self.told.append, cancel=cancel, **options
+                manifest, locate or self.locate, hold=hold, progress=self._take, cancel=cancel, **options
             )
             for file in manifest.files:
                 data = self.store.paths.blob(digests[file.path]).read_bytes()
@@ -90,6 +91,17 @@ class Fetching:
                 assert len(data) == file.size
         assert set(digests) == {file.path for file in manifest.files}
         return digests
+
+    def _take(self, progress: Progress) -> None:
+        with self._changed:
+            self.told.append(progress)
+            self._changed.notify_all()
+
+    def until(self, condition: Callable[[Progress], bool]) -> Progress:
+        """Blocks until the progress is as wanted; the first one that was."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: any(map(condition, self.told)), 60), "no such progress"
+            return next(filter(condition, self.told))
 
     def in_thread(self, manifest: Manifest, **options: Any) -> "Background":
         return Background(self, manifest, options)

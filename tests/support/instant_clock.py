@@ -7,9 +7,10 @@ from agent.transfer.clock import Clock
 
 
 class InstantClock:
-    """Thread-safe. `waits` holds the seconds of every wait, in order."""
+    """Thread-safe. `waits` holds the seconds of every wait, in order; `tick` seconds pass with every look at the clock."""
 
-    def __init__(self, unix: float = 1_800_000_000.0) -> None:
+    def __init__(self, unix: float = 1_800_000_000.0, tick: float = 0.0) -> None:
+        self._tick = tick
         self._lock = threading.Lock()
         self._now = 0.0
         self._unix = unix
@@ -17,6 +18,7 @@ class InstantClock:
 
     def monotonic(self) -> float:
         with self._lock:
+            self._now += self._tick
             return self._now
 
     def unix(self) -> float:

@@ -12,9 +12,11 @@ import http.server
 import re
 import socket
 import socketserver
+import ssl
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -121,6 +123,8 @@ class Origin:
 
     files: dict[str, bytes] = field(default_factory=dict)
     address: str = "127.0.0.1"
+    certificate: Path | None = None
+    """Serves HTTPS with this certificate; its key lies beside it as `.key`."""
 
     def __post_init__(self) -> None:
         self.seen: list[Seen] = []
@@ -130,13 +134,19 @@ class Origin:
         self._faults: dict[str, list[Fault]] = {}
         self._changed = threading.Condition()
         self._server = _Server(self, self.address)
+        if self.certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(self.certificate, self.certificate.with_suffix(".key"))
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.closing.set()
         self._server.shutdown()
         self._server.server_close()
@@ -146,7 +156,8 @@ class Origin:
         return int(self._server.server_address[1])
 
     def url(self, path: str = "") -> str:
-        return f"http://{self.address}:{self.port}{path}"
+        scheme = "http" if self.certificate is None else "https"
+        return f"{scheme}://{self.address}:{self.port}{path}"
 
     def fail(self, path: str, *faults: Fault) -> None:
         """The next requests for `path` are answered by `faults`."""

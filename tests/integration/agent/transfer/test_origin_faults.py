@@ -450,9 +450,7 @@ def test_a_location_that_worked_and_is_denied_is_asked_for_again(fetching: Make)
             valid.add("new")
 
     engine.origin.always["/a"] = checks
-    engine.fetch(
-        manifest, locate=lambda file: Location(engine.origin.url("/a"), {"Authorization": next(tokens)}, None)
-    )
+    engine.fetch(manifest, locate=lambda file: Location(engine.origin.url("/a"), {"Authorization": next(tokens)}, None))
     assert engine.origin.bytes_sent == manifest.size
     assert len(engine.origin.seen) == 5
 

@@ -27,8 +27,8 @@ from modelcache.rpc.modelcache_pb2 import ModelReport
 
 _log = logging.getLogger(__name__)
 
-RESTART_SECONDS = 60.0
-"""Until a worker that ended by a fault in this program is started again."""
+RETRY_SECONDS = 60.0
+"""Until a worker that ended by a fault in this program is started again, and until deleting is tried again."""
 
 
 def revisions_at_start(held: Mapping[ObjectKey, tuple[Held, ...]]) -> dict[ObjectKey, str]:
@@ -64,6 +64,8 @@ class Models:
         self._unix = unix
         self._heard = False
         self._dirty = Wakeup(clock)
+        self._counted: set[str] = set()
+        self._cached_bytes = 0
         self._litter = False
         self._sweeping = asyncio.Lock()
         self._around = Surroundings(
@@ -75,6 +77,7 @@ class Models:
             shown=shown,
             sweep=self.sweep,
             litter=self._note_litter,
+            swept=self._swept,
             changed=self._dirty.set,
             clock=clock,
             unix=unix,
@@ -125,20 +128,22 @@ class Models:
 
     def cached_bytes(self) -> int:
         """Bytes of everything published; content that several models share counts once."""
-        sizes = {
-            file.sha256: file.size
+        manifests = {
+            held.known.digest: held.known.manifest
             for worker in self._workers.values()
             for held in worker.held
             if held.known is not None
-            for file in held.known.manifest.files
         }
-        return sum(sizes.values())
+        if manifests.keys() != self._counted:
+            # Reports ask every second, and there may be 100,000 files.
+            sizes = {file.sha256: file.size for manifest in manifests.values() for file in manifest.files}
+            self._counted, self._cached_bytes = set(manifests), sum(sizes.values())
+        return self._cached_bytes
 
     async def run(self) -> None:
         """Work until cancelled; returns when every worker and its threads have ended."""
+        tidying: asyncio.Task[None] | None = None
         try:
-            for key, worker in self._workers.items():
-                self._start(key, worker)
             while True:
                 self._dirty.clear()
                 for key, worker in self._workers.items():
@@ -146,14 +151,16 @@ class Models:
                         self._start(key, worker)
                 self._announce(self._revisions())
                 self._on_change()
-                if self._litter and self._all_known():
-                    await self._tidy()
+                if self._litter and self._all_known() and (tidying is None or tidying.done()):
+                    tidying = asyncio.create_task(self._tidy())
+                    tidying.add_done_callback(lambda _: self._dirty.set())
                 await self._dirty.wait()
         finally:
-            for task in self._tasks.values():
+            tasks = [*self._tasks.values(), *([tidying] if tidying is not None else [])]
+            for task in tasks:
                 task.cancel()
-            if self._tasks:
-                await asyncio.wait(list(self._tasks.values()))
+            if tasks:
+                await asyncio.wait(tasks)
 
     async def sweep(self) -> None:
         """Delete content that no model needs. Raises StoreError.
@@ -167,12 +174,18 @@ class Models:
             keep = self._needed()
             await in_thread(lambda: self._cache.collect_garbage(keep))
 
+    async def _swept(self) -> None:
+        """Returns when no deletion is under way that began without knowing what its caller needs."""
+        async with self._sweeping:
+            pass
+
     async def _tidy(self) -> None:
         try:
             await self.sweep()
         except StoreError as error:
-            # It is tried again with the next change.
-            _log.warning("node %s: unused content could not be deleted: %s", self._around.node, error)
+            _log.warning("unused content could not be deleted: %s", error, extra={"node": self._around.node})
+            self._litter = True
+            await self._clock.sleep(RETRY_SECONDS)
 
     def _note_litter(self) -> None:
         self._litter = True
@@ -210,8 +223,8 @@ class Models:
             try:
                 await worker.run()
             except Exception:  # noqa: BLE001  # a fault here must not end the agent, nor other models
-                _log.exception("model %s on node %s: the worker failed", key, self._around.node)
-                await self._clock.sleep(RESTART_SECONDS)
+                _log.exception("the worker failed", extra={"model": str(key), "node": self._around.node})
+                await self._clock.sleep(RETRY_SECONDS)
             else:
                 # Nothing of the model is left. All in one go, so that nobody wants it back in between.
                 del self._workers[key], self._facts[key], self._tasks[key]

@@ -65,8 +65,8 @@ class Surroundings:
     """What all workers of a node share.
 
     `manifest` asks the controller. `shown` is `NodeLabels.shown`. `sweep` deletes content that no model needs, now;
-    `litter` says that there may be some, for later. `changed` is called whenever something that others look at (view,
-    progress, problem) may have changed. `unix` is the wall clock.
+    `litter` says that there may be some, for later; `swept` returns when no deletion is under way. `changed` is called
+    whenever something that others look at (view, progress, problem) may have changed. `unix` is the wall clock.
     """
 
     node: str
@@ -77,6 +77,7 @@ class Surroundings:
     shown: Callable[[ObjectKey], str | None]
     sweep: Callable[[], Awaitable[None]]
     litter: Callable[[], None]
+    swept: Callable[[], Awaitable[None]]
     changed: Callable[[], None]
     clock: Clock
     unix: Callable[[], float]
@@ -199,9 +200,12 @@ class ModelWorker:
                 assert self.trouble is not None
                 await self._changed.wait(self.trouble.until - self._around.clock.now())
             elif isinstance(step, _WAITING):
+                # What failed is not what is to be done any more.
+                self.trouble = None
                 if step != waits_for:
                     self._say(_named(step))
                 waits_for = step
+                self._around.changed()
                 await self._changed.wait()
             else:
                 await self._supervise(step)
@@ -323,27 +327,32 @@ class ModelWorker:
 
     def _let_go(self) -> None:
         """The last download is done with: what it brought is published, or not needed."""
-        if self.fetch is not None:
+        if self.fetch is not None and not self._downloading:
             self.fetch.close()
-            self.fetch = None
+        # One that still runs is stopped by the plan, and closed by `_download` when it has ended.
+        self.fetch = None
 
     async def _download(self) -> None:
         known, wanted, around = self.known, self._wanted, self._around
         assert known is not None
         assert wanted is not None
         async with around.slots.place():
+            await around.swept()
             self._earlier_origin_bytes = self.origin_bytes
             self._let_go()
-            self.fetch = around.fetcher.begin(known.manifest, wanted.credential)
+            self.fetch = fetch = around.fetcher.begin(known.manifest, wanted.credential)
             self._downloading = True
             around.changed()
             try:
-                digests = await self._attend(self.fetch)
+                digests = await self._attend(fetch)
             finally:
                 self._downloading = False
-        self.tree_digest = await in_thread(lambda: completed_tree_digest(known.manifest, digests))
-        self.digests, self._fetched = dict(digests), known.digest
-        self._contradiction = contradiction(known.manifest, self.digests)
+                if self.fetch is not fetch:
+                    fetch.close()
+        tree_digest = await in_thread(lambda: completed_tree_digest(known.manifest, digests))
+        if self.known is known:
+            self.digests, self.tree_digest, self._fetched = dict(digests), tree_digest, known.digest
+            self._contradiction = contradiction(known.manifest, self.digests)
 
     async def _attend(self, fetch: Fetch) -> Mapping[str, str]:
         """Waits for a download, and takes its place away when it blocks others."""
@@ -356,6 +365,9 @@ class ModelWorker:
             while not running.done():
                 progress = fetch.progress()
                 count = progress.fetched_bytes + progress.verified_bytes if progress is not None else 0
+                if progress is not None and progress.fetched_bytes > 0:
+                    # Whatever went wrong before, bytes come again.
+                    self.trouble = None
                 if count != last or progress is None or progress.waiting is None:
                     moved, last = clock.now(), count
                 elif should_yield(clock.now() - moved, self._around.slots.waiting):

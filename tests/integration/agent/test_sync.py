@@ -9,7 +9,7 @@ from random import Random
 
 import grpc
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.channel import open_channel, parse_address
@@ -32,6 +32,8 @@ from modelcache.rpc.modelcache_pb2 import (
     SyncResponse,
 )
 from tests.support.controller import ScriptedController, wish
+
+examples = settings(deadline=None, derandomize=True, max_examples=30)
 
 KEY = ObjectKey("team-a", "llama")
 MANIFEST = Manifest.build(
@@ -247,6 +249,7 @@ async def test_the_wait_between_tries_grows_and_is_bounded() -> None:
     assert max(waits) == RECONNECT_CAP
 
 
+@examples
 @given(st.integers(0, 500), st.randoms())
 def test_no_wait_is_longer_than_the_cap_after_any_number_of_failures(failures: int, rng: Random) -> None:
     backoff = Backoff(rng, base=RECONNECT_BASE, cap=RECONNECT_CAP)

@@ -410,6 +410,52 @@ async def test_a_change_in_the_middle_of_a_download_goes_to_the_new_manifest() -
         assert [row.snapshot for row in node.cache.published()] == [NEW]
 
 
+async def test_going_back_to_what_is_held_in_the_middle_of_a_download_stops_it() -> None:
+    cache = MemoryCache()
+    cache.put(*KEY, manifest(OLD))
+    async with running(Harness(cache, automatic=False)) as node:
+        node.know(manifest(NEW))
+        node.want(wish(*KEY, manifest(NEW)))
+        fetch = await node.download(0)
+        node.want(wish(*KEY, manifest(OLD)))
+        ready = await node.until_phase(PHASE_READY)
+        assert (ready.current_revision, ready.bytes_done, ready.origin_bytes) == (OLD, 1010, 0)
+        await node.until(lambda: fetch.closed)
+        assert node.labels.log == []
+        await node.until(lambda: cache.blobs == {file.sha256 for file in manifest(OLD).files})
+        await node.until(lambda: set(cache.manifests) == {manifest(OLD).digest})
+
+
+async def test_a_problem_that_has_passed_is_not_reported_any_more() -> None:
+    cache = MemoryCache()
+    cache.put(*KEY, manifest(OLD))
+    async with running(Harness(cache, automatic=False)) as node:
+        node.know(manifest(NEW))
+        cache.failures["remove_snapshot"] = [StoreIOError("cannot remove it", 5)]
+        node.want(wish(*KEY, manifest(NEW)))
+        fetch = await node.download(0)
+        fetch.finish()
+        stuck = await node.until_problem("StorageError")
+        assert stuck.phase == PHASE_READY, "what is left to do does not concern anybody who uses the model"
+        await node.clock.until_waiting()
+        node.clock.advance(60)
+        await node.until(lambda: len(cache.published()) == 1)
+        await node.until(lambda: (report := node.report()) is not None and not report.HasField("problem"))
+
+
+async def test_content_that_cannot_be_deleted_is_deleted_later() -> None:
+    cache = MemoryCache()
+    cache.blobs.add("litter")
+    cache.failures["collect_garbage"] = [StoreIOError("busy", 16)] * 2
+    async with running(Harness(cache)) as node:
+        node.want()
+        for _ in range(2):
+            await node.clock.until_waiting()
+            node.clock.advance(60)
+            await asyncio.sleep(0)
+        await node.until(lambda: cache.blobs == set())
+
+
 async def test_a_replayed_state_does_not_disturb_a_download() -> None:
     async with running(Harness(automatic=False)) as node:
         node.know(manifest())

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.node import label_patch, shown_revision, wanted_labels
 from agent.plan import UNLABELLED
 from modelcache.api.labels import READY, is_ours, ready_label, revision_label, revision_value
 from modelcache.kube.resources import ObjectKey
+
+examples = settings(deadline=None, derandomize=True, max_examples=50)
 
 KEY = ObjectKey("team-a", "llama")
 REVISION = "0123456789abcdef0123456789abcdef01234567"
@@ -29,6 +31,7 @@ def merged(labels: dict[str, str], patch: dict[str, str | None]) -> dict[str, st
     return {key: value for key, value in (dict[str, str | None](labels) | patch).items() if value is not None}
 
 
+@examples
 @given(revisions, strays)
 def test_the_patch_makes_our_labels_right_and_touches_no_others(
     wanted: dict[ObjectKey, str], actual: dict[str, str]
@@ -41,6 +44,7 @@ def test_the_patch_makes_our_labels_right_and_touches_no_others(
     assert label_patch(labels, after) == {}
 
 
+@examples
 @given(revisions)
 def test_every_announced_model_is_shown_and_no_other(wanted: dict[ObjectKey, str]) -> None:
     labels = wanted_labels(wanted)

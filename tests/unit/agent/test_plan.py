@@ -6,7 +6,7 @@ import random
 from dataclasses import dataclass, field, replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent import plan
@@ -21,6 +21,8 @@ from modelcache.rpc.modelcache_pb2 import (
     PHASE_REMOVING,
     PHASE_VERIFIED,
 )
+
+examples = settings(deadline=None, derandomize=True, max_examples=150)
 
 REVISIONS = ["a" * 40, "b" * 40, "c" * 40]
 TREES = ["1" * 64, "2" * 64]
@@ -73,18 +75,21 @@ views = st.builds(
 ).filter(lambda view: view.heard or view.wanted is None)
 
 
+@examples
 @given(views)
 def test_without_a_controller_nothing_is_removed_or_begun(view: View) -> None:
     step = next_step(replace(view, heard=False, wanted=None))
     assert isinstance(step, plan.Keep | plan.Mend)
 
 
+@examples
 @given(views)
 def test_an_unknown_manifest_means_keep(view: View) -> None:
     step = next_step(replace(view, heard=True, wanted=Wanted(manifest_digest=None)))
     assert isinstance(step, plan.Keep | plan.Mend)
 
 
+@examples
 @given(views)
 def test_files_go_only_after_the_api_server_has_confirmed_that_the_label_is_gone(view: View) -> None:
     step = next_step(view)
@@ -96,6 +101,7 @@ def test_files_go_only_after_the_api_server_has_confirmed_that_the_label_is_gone
         assert view.shown == UNLABELLED
 
 
+@examples
 @given(views)
 def test_what_is_wanted_is_never_removed_while_it_is_sound(view: View) -> None:
     step = next_step(view)
@@ -105,6 +111,7 @@ def test_what_is_wanted_is_never_removed_while_it_is_sound(view: View) -> None:
         assert removed.manifest_digest != view.wanted.manifest_digest or not removed.sound
 
 
+@examples
 @given(views)
 def test_only_what_was_checked_is_published(view: View) -> None:
     step = next_step(view)
@@ -118,6 +125,7 @@ def test_only_what_was_checked_is_published(view: View) -> None:
         assert view.contradiction == ""
 
 
+@examples
 @given(views)
 def test_a_label_names_only_a_sound_current_snapshot_that_is_not_on_its_way_out(view: View) -> None:
     revision = announced(view)
@@ -129,6 +137,7 @@ def test_a_label_names_only_a_sound_current_snapshot_that_is_not_on_its_way_out(
         assert next_step(view) != plan.RemoveSnapshot(view.current.name)
 
 
+@examples
 @given(views)
 def test_the_label_stays_over_a_restart_and_while_the_controller_knows_nothing(view: View) -> None:
     if view.current is not None and view.current.sound:
@@ -136,6 +145,7 @@ def test_the_label_stays_over_a_restart_and_while_the_controller_knows_nothing(v
         assert announced(replace(view, heard=True, wanted=Wanted(None))) == view.current.revision
 
 
+@examples
 @given(views, st.booleans(), st.booleans())
 def test_ready_is_reported_only_with_files_and_label(view: View, failed: bool, working: bool) -> None:
     phase = phase_of(view, failed=failed, working=working)
@@ -344,6 +354,7 @@ class World:
         raise AssertionError(f"does not come to rest: {self}")
 
 
+@examples
 @given(st.lists(st.sampled_from(["d1", "d2", "d3", "d4", "keep", "gone", "restart", "damage", "stray"])), st.randoms())
 def test_every_sequence_of_events_ends_with_what_is_wanted(events: list[str], rng: random.Random) -> None:
     world = World()

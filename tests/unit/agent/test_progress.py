@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.progress import MIN_INTERVAL, SMOOTHING_SECONDS, RateMeter
+
+examples = settings(deadline=None, derandomize=True, max_examples=100)
 
 
 def test_a_steady_download_has_its_rate() -> None:
@@ -41,6 +43,7 @@ def test_a_smaller_count_starts_anew() -> None:
     assert meter.sample(3.0, 600) == 100
 
 
+@examples
 @given(st.lists(st.tuples(st.floats(0, 1e6), st.integers(0, 2**50))))
 def test_a_rate_is_never_negative(samples: list[tuple[float, int]]) -> None:
     meter = RateMeter()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.report import essence, seconds_until_due
@@ -17,6 +17,8 @@ from modelcache.rpc.modelcache_pb2 import (
     Problem,
     Report,
 )
+
+examples = settings(deadline=None, derandomize=True, max_examples=50)
 
 
 def report(
@@ -70,6 +72,7 @@ def test_a_heartbeat_shorter_than_the_pace_of_progress_wins() -> None:
     assert seconds_until_due(report(done=1), report(done=2), since=0.0, heartbeat=0.5) == 0.5
 
 
+@examples
 @given(st.integers(0, 100), st.integers(0, 2**40), st.integers(0, 2**40))
 def test_the_essence_leaves_out_only_what_changes_all_the_time(done: int, rate: int, origin: int) -> None:
     quiet, busy = report(), report(done=done, free=rate)

@@ -33,6 +33,7 @@ from local.kube.fieldset import (
 )
 from local.kube.merging import merged, without
 from local.kube.metadata import timestamp
+from local.kube.object_meta import OBJECT_META
 from local.kube.resources import Resource
 from local.kube.store import Object
 
@@ -96,6 +97,14 @@ class Owned:
 
 
 Managers = dict[Manager, Owned]
+
+
+def _schema(resource: Resource) -> Schema:
+    """What tells fields apart: a definition says nothing about metadata, but its lists are sets and maps all the same."""
+    schema = schema_of(resource)
+    if resource.custom:
+        return schema | {"properties": {**schema.get("properties", {}), "metadata": OBJECT_META}}
+    return schema
 
 
 def decode(entries: list[Mapping[str, Any]]) -> Managers:
@@ -180,7 +189,7 @@ def _updated(
     name: str,
     now: datetime,
 ) -> Managers:
-    schema = schema_of(resource)
+    schema = _schema(resource)
     before = _untracked(old) if old is not None else {"apiVersion": new.get("apiVersion"), "kind": new.get("kind")}
     difference = compare(schema, before, _untracked(new))
     gained = difference.added | difference.modified
@@ -241,7 +250,7 @@ def applied(
     Raises ApiError 409 naming every conflicting field and its manager, and 500 (as the real server does) for a
     configuration whose lists cannot be merged.
     """
-    schema = schema_of(resource)
+    schema = _schema(resource)
     identity = Manager(manager, APPLY, "", subresource)
     config = _allowed(resource, subresource, config)
     present = live if live is not None else {"apiVersion": config["apiVersion"], "kind": config["kind"], "metadata": {}}

@@ -154,6 +154,9 @@ class Watch:
             await self._feed.wait(wake_at - now)
             if chunk := self._drain(encoder):
                 yield chunk
+        # What happened up to the end still belongs to it: the deletions that come with the end of a definition.
+        if chunk := self._drain(encoder):
+            yield chunk
         # With nothing left to deliver the store's version is one that the client may resume from.
         if self._extra.bookmarks and not self._feed.changes and not self._feed.ended:
             yield encoder.bookmark(self._store.version)

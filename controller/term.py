@@ -63,8 +63,8 @@ class Term:
         self._clock = clock
         self._models = Informer(client, DYNAMO_MODELS, DynamoModel)
         self._nodes = Informer(client, NODES, Node)
-        self._queue: WorkQueue[ObjectKey] = WorkQueue("models", cap=LONGEST_RETRY)
-        self._node_queue: WorkQueue[str] = WorkQueue("nodes", cap=LONGEST_RETRY)
+        self._queue: WorkQueue[ObjectKey] = WorkQueue("models", cap=LONGEST_RETRY, clock=clock)
+        self._node_queue: WorkQueue[str] = WorkQueue("nodes", cap=LONGEST_RETRY, clock=clock)
         self._registry = Registry(clock, timeout=settings.agent_timeout)
         self._memory = Memory()
         self._resolver = Resolver(self._resolved, workers=settings.resolve_workers)

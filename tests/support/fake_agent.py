@@ -1,0 +1,171 @@
+"""An agent without a disk: speaks the real protocol over a real connection, and does what the test tells it.
+
+By default it obeys: it claims to have every manifest that it is told to hold, with made-up digests where the manifest has
+none, and drops what it is not told to hold. A test can make it cling to what it has, fail, or report by hand.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+from collections.abc import Callable
+
+import grpc
+from google.protobuf.timestamp_pb2 import Timestamp
+from grpc import aio
+
+from modelcache.kube.resources import ObjectKey
+from modelcache.manifest import Manifest
+from modelcache.rpc import modelcache_pb2 as pb
+from modelcache.rpc.modelcache_pb2_grpc import ModelCacheServiceStub
+
+TIMEOUT = 60.0
+Behaviour = Callable[[pb.ModelReport, Manifest], None]
+"""Changes the report about a manifest that the agent would make by itself."""
+
+
+def digest_of(path: str) -> str:
+    """The sha256 that fake agents find for a file that has none in its manifest."""
+    return hashlib.sha256(path.encode()).hexdigest()
+
+
+def key_of(model: pb.ModelKey) -> ObjectKey:
+    """The name of a model on the wire."""
+    return ObjectKey(model.namespace, model.name)
+
+
+class FakeAgent:
+    """One agent; `start` and `stop` as often as needed, what it holds stays."""
+
+    def __init__(self, address: str, node: str, *, instance: str = "1") -> None:
+        self.address = address
+        self.node = node
+        self.instance = instance
+        self.obeys = True
+        self.clings = False
+        """Whether it goes on reporting models that it should remove."""
+        self.behaviour: Behaviour = lambda report, manifest: None
+        self.held: dict[ObjectKey, pb.ModelReport] = {}
+        self.manifests: dict[str, Manifest] = {}
+        self.states: list[pb.DesiredState] = []
+        self.ending: tuple[grpc.StatusCode, str] | None = None
+        self._changed = asyncio.Event()
+        self._channel: aio.Channel | None = None
+        self._reader: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Connect, say hello, report what is held."""
+        self.states, self.ending = [], None
+        self._channel = aio.insecure_channel(self.address, options=[("grpc.use_local_subchannel_pool", 1)])
+        self._stub = ModelCacheServiceStub(self._channel)
+        self._call = self._stub.Sync()
+        hello = pb.Hello(node=self.node, instance=self.instance, version="fake", cache_root="/nowhere")
+        with contextlib.suppress(aio.AioRpcError, asyncio.InvalidStateError):
+            # A refused stream shows in `ending`.
+            await self._call.write(pb.SyncRequest(hello=hello))
+            await self.report()
+        self._reader = asyncio.create_task(self._read())
+
+    async def stop(self) -> None:
+        """Drop the connection."""
+        if self._reader is not None:
+            self._reader.cancel()
+            await asyncio.gather(self._reader, return_exceptions=True)
+            self._reader = None
+        if self._channel is not None:
+            await self._channel.close()
+            self._channel = None
+
+    async def restart(self, instance: str = "") -> None:
+        """Connect anew, as another process if `instance` is given."""
+        await self.stop()
+        self.instance = instance or self.instance
+        await self.start()
+
+    @property
+    def desired(self) -> dict[ObjectKey, pb.DesiredModel]:
+        """The models of the last desired state."""
+        return {key_of(model.model): model for model in self.states[-1].models} if self.states else {}
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Return when `condition` is true after something has arrived."""
+        async with asyncio.timeout(TIMEOUT):
+            while not condition():
+                self._changed.clear()
+                await self._changed.wait()
+
+    async def is_served(self) -> bool:
+        """Whether the stream brings a desired state, or is ended."""
+        await self.until(lambda: bool(self.states) or self.ending is not None)
+        return self.ending is None
+
+    async def ended(self) -> tuple[grpc.StatusCode, str]:
+        """Wait for the controller to end the stream; code and details."""
+        await self.until(lambda: self.ending is not None)
+        assert self.ending is not None
+        return self.ending
+
+    async def report(self) -> None:
+        """Send a report of what is held."""
+        nonce = self.states[-1].nonce if self.states else ""
+        report = pb.Report(nonce=nonce, models=self.held.values())
+        await self._call.write(pb.SyncRequest(report=report))
+
+    async def manifest(self, key: ObjectKey, digest: str) -> Manifest:
+        """Fetch a manifest. Raises AioRpcError."""
+        data = bytearray()
+        request = pb.GetManifestRequest(model=pb.ModelKey(namespace=key.namespace, name=key.name), digest=digest)
+        async for response in self._stub.GetManifest(request, timeout=TIMEOUT):
+            assert len(response.chunk) <= 1024 * 1024
+            data += response.chunk
+        manifest = Manifest.decode(bytes(data))
+        assert manifest.digest == digest
+        return manifest
+
+    async def _read(self) -> None:
+        try:
+            async for response in self._call:
+                self.states.append(response.desired)
+                self._changed.set()
+                if self.obeys:
+                    await self._obey(response.desired)
+            self.ending = (await self._call.code(), await self._call.details() or "")
+        except aio.AioRpcError as error:
+            self.ending = (error.code(), error.details() or "")
+        self._changed.set()
+
+    async def _obey(self, desired: pb.DesiredState) -> None:
+        wanted = {key_of(model.model): model for model in desired.models}
+        for key in list(self.held):
+            if key not in wanted:
+                if self.clings:
+                    self.held[key].phase = pb.PHASE_REMOVING
+                else:
+                    del self.held[key]
+        for key, model in wanted.items():
+            if model.manifest_digest:
+                await self._take(key, model)
+        await self.report()
+
+    async def _take(self, key: ObjectKey, model: pb.DesiredModel) -> None:
+        digest = model.manifest_digest
+        if digest not in self.manifests:
+            try:
+                self.manifests[digest] = await self.manifest(key, digest)
+            except aio.AioRpcError as error:
+                if error.code() is grpc.StatusCode.NOT_FOUND:
+                    return  # another desired state is on its way
+                raise
+        manifest = self.manifests[digest]
+        before = self.held.get(key)
+        report = pb.ModelReport(
+            model=model.model,
+            manifest_digest=digest,
+            phase=pb.PHASE_READY if manifest.complete else pb.PHASE_VERIFIED,
+            bytes_done=manifest.size,
+            bytes_total=manifest.size,
+            current_revision=manifest.revision if manifest.complete else (before.current_revision if before else ""),
+            started_at=Timestamp(seconds=1_700_000_000),
+            digests=[pb.FileDigest(path=f.path, sha256=digest_of(f.path)) for f in manifest.files if not f.sha256],
+        )
+        self.behaviour(report, manifest)
+        self.held[key] = report

@@ -223,22 +223,45 @@ class ModelWorker:
     async def _supervise(self, step: plan.Step) -> None:
         """Carries a step out, if it can be stopped only for as long as it is the right one."""
         task = asyncio.create_task(self._act(step))
+        successor: asyncio.Task[Known] | None = None
         try:
             while not task.done():
                 change = asyncio.create_task(self._changed.wait())
                 try:
-                    await asyncio.wait([task, change], return_when=asyncio.FIRST_COMPLETED)
+                    pending = [task, change] if successor is None else [task, change, successor]
+                    await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
                 finally:
                     change.cancel()
                 self._changed.clear()
-                if not task.done() and isinstance(step, _STOPPABLE) and plan.next_step(self.view) != step:
-                    self._say(f"stops: {_named(step)}")
-                    task.cancel()
-                    await asyncio.wait([task])
-        finally:
-            if not task.done():
+                right = plan.next_step(self.view)
+                if task.done() or not isinstance(step, _STOPPABLE) or right == step:
+                    continue
+                if isinstance(step, plan.Download) and isinstance(right, plan.FetchManifest):
+                    # The same files with more digests, most likely: the first node to finish has told them. The
+                    # download is stopped only for another content.
+                    if successor is None:
+                        successor = asyncio.create_task(self._find(right.digest))
+                        continue
+                    if not successor.done():
+                        continue
+                    found, successor = successor, None
+                    if found.exception() is not None:
+                        # Asked again when something changes, or when the download is done.
+                        self._say(f"downloads without the new manifest: {found.exception()}", logging.WARNING)
+                        continue
+                    known = found.result()
+                    if known.digest == right.digest and self._is_same_content(known):
+                        self._aim_at(known)
+                        step = plan.Download(known.digest)
+                        continue
+                self._say(f"stops: {_named(step)}")
                 task.cancel()
                 await asyncio.wait([task])
+        finally:
+            for left in (task, successor):
+                if left is not None and not left.done():
+                    left.cancel()
+                    await asyncio.wait([left])
         if not task.cancelled():
             self._judge(step, task.exception())
 
@@ -294,6 +317,13 @@ class ModelWorker:
             self._emptied = self._wanted is None
 
     async def _learn(self, digest: str) -> None:
+        """Takes over the wanted manifest."""
+        known = await self._find(digest)
+        self._aim_at(known)
+        found = known.manifest
+        self._say(f"is wanted: {found.source}, {len(found.files)} files, {known.size} bytes, manifest {digest[:12]}")
+
+    async def _find(self, digest: str) -> Known:
         """The manifest from the disk, or else from the controller."""
         cache = self._around.cache
         manifest = await in_thread(lambda: cache.manifest(digest))
@@ -302,8 +332,10 @@ class ModelWorker:
             manifest = received = await in_thread(lambda: checked_manifest(data, digest))
             await in_thread(lambda: cache.save_manifest(received))
         found = manifest
-        self._aim_at(await in_thread(lambda: Known.of(found, digest)))
-        self._say(f"is wanted: {found.source}, {len(found.files)} files, {found.size} bytes, manifest {digest[:12]}")
+        return await in_thread(lambda: Known.of(found, digest))
+
+    def _is_same_content(self, known: Known) -> bool:
+        return self.known is not None and _same_content(self.known.manifest, known.manifest)
 
     def _aim_at(self, known: Known) -> None:
         """This is the wanted manifest now."""

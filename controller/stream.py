@@ -16,7 +16,7 @@ import logging
 import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any, Never
+from typing import Never
 
 import grpc
 from grpc import aio
@@ -39,8 +39,11 @@ COALESCE = 0.05
 FIRST_WAIT = 5.0
 """Longest wait, in seconds, until the first desired state of a stream."""
 HELLO_WAIT = 30.0
+REFUSAL_DELAY = 0.2
 CHUNK_BYTES = 1024 * 1024
+NOT_SERVING = "this controller is not the leader, or is still reading the cluster's state"
 
+_INVALID = grpc.StatusCode.INVALID_ARGUMENT
 _NODE_NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")  # RFC 1123 subdomain
 
 Context = aio.ServicerContext[pb.SyncRequest, pb.SyncResponse]
@@ -89,7 +92,9 @@ class AgentService(ModelCacheServiceServicer):
         self, request_iterator: AsyncIterator[pb.SyncRequest], context: Context
     ) -> AsyncIterator[pb.SyncResponse]:
         """One agent's stream, until either side ends it."""
-        desk = await self._desk_or_abort(context)
+        desk = self.desk
+        if desk is None:
+            await _refuse(context, grpc.StatusCode.UNAVAILABLE, NOT_SERVING)
         session = await self._register(desk, request_iterator, context)
         reader = asyncio.create_task(self._read(desk, session, request_iterator), name=f"reports of {session.node}")
         try:
@@ -109,7 +114,9 @@ class AgentService(ModelCacheServiceServicer):
         context: aio.ServicerContext[pb.GetManifestRequest, pb.GetManifestResponse],
     ) -> AsyncIterator[pb.GetManifestResponse]:
         """The manifest that the node behind this connection should hold, in chunks."""
-        desk = await self._desk_or_abort(context)
+        desk = self.desk
+        if desk is None:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, NOT_SERVING)
         # Without certificates, the connection is what tells who asks: it is the one of the agent's Sync stream.
         session = desk.registry.session_at(context.peer())
         if session is None:
@@ -127,32 +134,25 @@ class AgentService(ModelCacheServiceServicer):
         for start in range(0, len(pinned.encoded), CHUNK_BYTES):
             yield pb.GetManifestResponse(chunk=pinned.encoded[start : start + CHUNK_BYTES])
 
-    async def _desk_or_abort(self, context: aio.ServicerContext[Any, Any]) -> Desk:
-        if self.desk is None:
-            await context.abort(
-                grpc.StatusCode.UNAVAILABLE,
-                "this controller is not the leader, or is still reading the cluster's state",
-            )
-        return self.desk
-
     async def _register(self, desk: Desk, requests: AsyncIterator[pb.SyncRequest], context: Context) -> Session:
         try:
             async with asyncio.timeout(HELLO_WAIT):
                 first = await anext(aiter(requests), None)
         except TimeoutError:
-            await _refuse(context, f"no Hello within {HELLO_WAIT:.0f} s")
+            await _refuse(context, _INVALID, f"no Hello within {HELLO_WAIT:.0f} s")
         if first is None or first.WhichOneof("message") != "hello":
-            await _refuse(context, "the first message of a stream has to be a Hello")
+            await _refuse(context, _INVALID, "the first message of a stream has to be a Hello")
         hello = first.hello
         if len(hello.node) > 253 or not _NODE_NAME.fullmatch(hello.node):
-            await _refuse(context, f"{hello.node[:80]!r} cannot be the name of a Node")
+            await _refuse(context, _INVALID, f"{hello.node[:80]!r} cannot be the name of a Node")
         if not hello.instance:
-            await _refuse(context, "the Hello has no instance")
+            await _refuse(context, _INVALID, "the Hello has no instance")
         if desk.nodes.get(ObjectKey("", hello.node)) is None:
             _log.warning("an agent at %s claims to be on node %s, which does not exist", context.peer(), hello.node)
-            await context.abort(
-                grpc.StatusCode.NOT_FOUND, f"there is no Node {hello.node} in the cluster; check the agent's --node"
-            )
+            text = f"there is no Node {hello.node} in the cluster; check the agent's --node"
+            await _refuse(context, grpc.StatusCode.NOT_FOUND, text)
+        if self.desk is not desk:
+            await _refuse(context, grpc.StatusCode.UNAVAILABLE, NOT_SERVING)
         return desk.registry.connect(hello, context.peer())
 
     async def _read(self, desk: Desk, session: Session, requests: AsyncIterator[pb.SyncRequest]) -> None:
@@ -201,8 +201,14 @@ class AgentService(ModelCacheServiceServicer):
             patience.cancel()
 
 
-async def _refuse(context: Context, message: str) -> Never:
-    await context.abort(grpc.StatusCode.INVALID_ARGUMENT, message)
+async def _refuse(context: Context, code: grpc.StatusCode, message: str) -> Never:
+    """End a stream at its beginning.
+
+    Not at once: agents write a Hello and a report in one go, and a grpc.aio client whose write fails because the stream has
+    ended says "Internal error from Core" instead of what it was told (grpcio 1.85).
+    """
+    await asyncio.sleep(REFUSAL_DELAY)
+    await context.abort(code, message)
 
 
 def _nonce(term: str, arrival: int, number: int) -> str:

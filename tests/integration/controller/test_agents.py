@@ -16,7 +16,7 @@ from tests.support.fake_agent import FakeAgent
 async def test_an_agent_on_an_unknown_node_is_sent_away(world: World) -> None:
     agent = await world.agent("no-such-node")
     code, details = await agent.ended()
-    assert code is grpc.StatusCode.NOT_FOUND
+    assert code is grpc.StatusCode.NOT_FOUND, details
     assert "no-such-node" in details
 
 

@@ -52,6 +52,8 @@ def _print(console: Console, rows: Sequence[Row], output: str, *, namespaces: bo
     if output == "json":
         console.file.write(json.dumps([msgspec.to_builtins(row) for row in rows], indent=2) + "\n")
     elif rows:
-        console.print(table_of(rows, namespaces=namespaces))
+        # In a pipe nothing is cut off: lines are as long as they have to be.
+        width = console.width if console.is_terminal else 10_000
+        console.print(table_of(rows, namespaces=namespaces, width=width), width=width)
     else:
         console.print("No DynamoModels found.")

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -20,6 +20,8 @@ from modelcache.api.model import DynamoModel
 from modelcache.api.status import Condition, Status
 
 _STYLES = {"Ready": "green", "Failed": "red", "Downloading": "cyan", "Pending": "yellow"}
+_WIDE = 120
+"""Columns of a console that has room for everything."""
 _PERCENT_STEP = 10
 """Without a terminal, a line is printed each time a model passes another ten percent."""
 
@@ -91,30 +93,27 @@ def human_seconds(seconds: int) -> str:
     return f"{hours}h{minutes:02d}m"
 
 
-def table_of(rows: Sequence[Row], *, namespaces: bool) -> Table:
-    """The rows as a table with progress bars; `namespaces` adds the column."""
+def table_of(rows: Sequence[Row], *, namespaces: bool, width: int) -> RenderableType:
+    """The rows as a table with progress bars, for a console of `width` columns, and below it what is wrong with them.
+
+    `namespaces` adds the column. A narrow console gets shorter bars and goes without what matters least; names are
+    folded, never cut off.
+    """
+    narrow = width < _WIDE
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for title in [*(["NAMESPACE"] if namespaces else []), "NAME", "PHASE", "NODES", "PROGRESS"]:
+    for title in [*(["NAMESPACE"] if namespaces else []), "NAME"]:
+        table.add_column(title, overflow="fold")
+    titles = ["PHASE", "NODES", "PROGRESS", "", "LEFT"]
+    for title in titles if narrow else [*titles, "RATE", "SIZE", "REVISION"]:
         table.add_column(title, no_wrap=True)
-    for title in ("", "RATE", "LEFT", "SIZE", "REVISION"):
-        table.add_column(title, no_wrap=True)
-    table.add_column("MESSAGE", overflow="fold")
     for row in rows:
-        cells = [row.namespace] if namespaces else []
-        table.add_row(
-            *cells,
-            row.name,
-            Text(row.phase, style=_STYLES.get(row.phase, "")),
-            row.nodes,
-            ProgressBar(total=100, completed=row.percent, width=24),
-            f"{row.percent}%",
-            row.rate,
-            row.remaining,
-            row.size,
-            row.revision,
-            row.message,
-        )
-    return table
+        cells: list[RenderableType] = [row.namespace] if namespaces else []
+        cells += [row.name, Text(row.phase, style=_STYLES.get(row.phase, "")), row.nodes]
+        cells += [ProgressBar(total=100, completed=row.percent, width=8 if narrow else 24), f"{row.percent}%"]
+        cells += [row.remaining] if narrow else [row.remaining, row.rate, row.size, row.revision]
+        table.add_row(*cells)
+    notes = [Text(f"{row.namespace}/{row.name}: {row.message}", overflow="fold") for row in rows if row.message]
+    return Group(table, *notes)
 
 
 def line_of(row: Row) -> str:
@@ -152,7 +151,7 @@ async def follow(
     if console.is_terminal:
         with Live(console=console, refresh_per_second=4) as live:
             async for rows in updates:
-                live.update(table_of(rows, namespaces=namespaces))
+                live.update(table_of(rows, namespaces=namespaces, width=console.width))
                 if finished(rows):
                     break
         return rows

@@ -99,9 +99,22 @@ def test_a_line_is_printed_for_changes_and_each_ten_percent() -> None:
 
 def test_the_table_has_a_bar_and_every_row() -> None:
     console = Console(width=200, record=True, file=io.StringIO())
-    console.print(table_of([row(name="one", percent=50), row(name="two", phase="Ready")], namespaces=True))
+    rows = [row(name="one", percent=50), row(name="two", phase="Ready")]
+    console.print(table_of(rows, namespaces=True, width=200))
     text = console.export_text()
     assert "NAMESPACE" in text
     assert "one" in text
     assert "two" in text
     assert "━" in text
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_nothing_is_ever_cut_off(width: int) -> None:
+    console = Console(width=width, record=True, file=io.StringIO())
+    long = row(name="sentence-transformers-all-minilm", nodes="100/100", percent=42, message="a long story " * 9)
+    console.print(table_of([long], namespaces=True, width=width))
+    text = console.export_text()
+    assert "100/100" in text
+    assert "42%" in text
+    assert "…" not in text
+    assert text.count("story") == 9

@@ -13,12 +13,11 @@ from aiohttp import web
 from local.kube.cluster import Cluster
 from local.kube.journal import Journal, JournalError, NoJournal, SqliteJournal
 from local.kube.kubeconfig import write_kubeconfig
-from local.kube.server import Server
+from local.kube.server import make_runner
 
 HOST = "127.0.0.1"
 # Bodies are at most bodies.MAX_DEPTH deep; recursive walks over schemas and patches need several frames a level.
 _RECURSION_LIMIT = 10_000
-_SHUTDOWN_SECONDS = 2.0
 
 
 def _arguments(argv: list[str]) -> argparse.Namespace:
@@ -39,9 +38,7 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
 async def _serve(arguments: argparse.Namespace) -> None:
     journal: Journal = SqliteJournal(arguments.data) if arguments.data else NoJournal()
     cluster = Cluster(journal)
-    server = web.Server(Server(cluster).handle, access_log=None)
-    # Without cancellation a watch would notice only at its next event that its client has gone.
-    runner = web.ServerRunner(server, handler_cancellation=True, shutdown_timeout=_SHUTDOWN_SECONDS)
+    runner = make_runner(cluster)
     await runner.setup()
     try:
         site = web.TCPSite(runner, HOST, arguments.port)

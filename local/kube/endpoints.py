@@ -1,5 +1,6 @@
 """The verbs of the API over HTTP: each reads its parameters, calls the cluster, and presents the outcome."""
 
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from aiohttp import web
@@ -8,7 +9,7 @@ from local.kube import errors, parameters, patches, responses, reviews
 from local.kube.cluster import Cluster
 from local.kube.conversion import encoded, view
 from local.kube.documents import Body
-from local.kube.negotiation import PROTOBUF, READ, YAML, MediaType, negotiate, parse_media_type
+from local.kube.negotiation import JSON, PROTOBUF, READ, YAML, MediaType, negotiate, parse_media_type
 from local.kube.presentation import METADATA, PLAIN, Presentation
 from local.kube.reads import read_page
 from local.kube.routes import Route
@@ -222,16 +223,14 @@ async def _read(request: web.BaseRequest, accepted: tuple[str, ...] = READ) -> B
 
 
 async def _stream(request: web.BaseRequest, events: AsyncIterator[bytes], accepted: MediaType) -> web.StreamResponse:
-    """Write the events of a watch as they come. Raises ConnectionResetError when the client has gone."""
-    response = web.StreamResponse(headers={"Cache-Control": "no-cache, private"})
-    parameters_text = "".join(
-        f";{key}={value}" for key, value in accepted.parameters.items() if key in ("as", "g", "v")
-    )
-    response.content_type = accepted.name
-    response.headers["Content-Type"] = f"application/json{parameters_text}"
-    await response.prepare(request)
-    async for chunk in events:
-        if chunk:
-            await response.write(chunk)
-    await response.write_eof()
+    """Write the events of a watch as they come, until it ends or the client has gone."""
+    form = "".join(f";{key}={value}" for key, value in accepted.parameters.items() if key in ("as", "g", "v"))
+    response = web.StreamResponse(headers={"Cache-Control": "no-cache, private", "Content-Type": f"{JSON}{form}"})
+    # A client that hangs up is the usual end of a watch.
+    with contextlib.suppress(ConnectionError):
+        await response.prepare(request)
+        async for chunk in events:
+            if chunk:
+                await response.write(chunk)
+        await response.write_eof()
     return response

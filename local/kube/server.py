@@ -21,6 +21,9 @@ from local.kube.store import Object
 
 _log = logging.getLogger(__name__)
 
+# Watches are ended before; this is for requests in the middle of a body.
+_SHUTDOWN_SECONDS = 2.0
+
 _HEALTH = ("/healthz", "/livez", "/readyz")
 _DISCOVERY_FORMS = (("APIGroupDiscoveryList", "apidiscovery.k8s.io", "v2"),)
 
@@ -114,3 +117,10 @@ class Server:
                 document = openapi_v3_document(group_version, registry)
             known = self._openapi[path] = (registry.revision, msgspec.json.encode(document))
         return responses.encoded(request, known[1])
+
+
+def make_runner(cluster: Cluster) -> web.ServerRunner:
+    """An aiohttp runner of a cluster's server; the caller sets it up, adds a site, and cleans up."""
+    # Without cancellation a watch would notice only at its next event that its client has gone.
+    server = web.Server(Server(cluster).handle, handler_cancellation=True, access_log=None)
+    return web.ServerRunner(server, shutdown_timeout=_SHUTDOWN_SECONDS)

@@ -64,6 +64,10 @@ class Watches:
         self._open.add(feed)
         return Watch(self._store, feed, selection, version, options, extra, lambda: self._open.discard(feed))
 
+    def count(self) -> int:
+        """Number of open watches."""
+        return len(self._open)
+
     def close(self, resources: frozenset[Resource] | None = None) -> None:
         """End the watches of these resources, or all."""
         for feed in tuple(self._open):

@@ -58,6 +58,27 @@ SET_LISTS = frozenset(
     }
 )
 
+# Lists whose items the server refuses to have twice, and the field it blames for it ("" for the whole item). The list
+# types above do not say so: they only tell apply which items are the same one.
+UNIQUE: dict[str, str] = {
+    "Container.volumeDevices": "devicePath",
+    "Container.volumeMounts": "mountPath",
+    "EphemeralContainer.volumeDevices": "devicePath",
+    "EphemeralContainer.volumeMounts": "mountPath",
+    "PodSpec.containers": "name",
+    "PodSpec.ephemeralContainers": "name",
+    "PodSpec.initContainers": "name",
+    "PodSpec.resourceClaims": "name",
+    "PodSpec.schedulingGates": "",
+    "PodSpec.topologySpreadConstraints": "",
+    "PodSpec.volumes": "name",
+    "ResourceRequirements.claims": "",
+    "ServiceSpec.ports": "",
+    "ValidatingAdmissionPolicyBindingSpec.validationActions": "",
+    "ValidatingAdmissionPolicySpec.matchConditions": "name",
+    "ValidatingAdmissionPolicySpec.variables": "name",
+}
+
 # Lists that strategic merge patch merges as sets, and one-of structs of which a patch keeps only the given keys.
 MERGED_SETS = frozenset({"NodeSpec.podCIDRs", "ObjectMeta.finalizers"})
 RETAIN_KEYS = frozenset({"DeploymentSpec.strategy", "PodSpec.resourceClaims", "PodSpec.volumes"})

@@ -17,7 +17,9 @@ from functools import cache
 from typing import Any
 
 from local.kube import builtin_overlay as overlay
+from local.kube.json_schema_props import json_schema_props
 from local.kube.object_meta import API_VERSION, KIND, OBJECT_META
+from local.kube.structural import UNIQUE
 
 Schema = dict[str, Any]
 
@@ -119,7 +121,8 @@ def component_schemas() -> dict[str, Schema]:
             "selfLink": {"type": "string", "description": "No longer filled in."},
         },
     }
-    components["io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps"] = _JSON_SCHEMA_PROPS
+    schemas = _owners()["V1JSONSchemaProps"]
+    components[schemas] = json_schema_props(_reference(schemas))
     components[f"{META_PREFIX}.Patch"] = {
         "type": "object",
         "description": "A patch, in the format of its content type.",
@@ -136,13 +139,8 @@ def component_schemas() -> dict[str, Schema]:
     return components
 
 
-_JSON_SCHEMA_PROPS: Schema = {
-    "type": "object",
-    "description": "A JSON schema, in the structural subset of OpenAPI v3.",
-    **_ANYTHING,
-}
 # Models with a schema of our own.
-_SPECIAL: dict[str, Schema] = {"V1ObjectMeta": OBJECT_META, "V1JSONSchemaProps": _JSON_SCHEMA_PROPS}
+_SPECIAL: dict[str, Schema] = {"V1ObjectMeta": OBJECT_META, "V1JSONSchemaProps": json_schema_props()}
 
 
 def _model_name(group: str, kind: str) -> str:
@@ -241,6 +239,8 @@ def _field_schema(key: str, name: str, type_name: str, field: Any, *, inline: bo
         schema["enum"] = overlay.ENUMS[key]
     if type_name.startswith("List["):
         _mark_list(schema, key)
+        if inline and schema["x-kubernetes-list-type"] != "atomic":
+            schema[UNIQUE] = overlay.UNIQUE.get(key, False)
     if key in overlay.ATOMIC_MAPS:
         schema["x-kubernetes-map-type"] = "atomic"
     if key in overlay.RETAIN_KEYS and not type_name.startswith("List["):

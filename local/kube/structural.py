@@ -39,6 +39,11 @@ _CEL_SKIPPED = (
 )
 
 
+# Our own mark in the schemas of built-in kinds, whose list types do not forbid duplicates by themselves: False allows
+# them, a text forbids them and names the field of the item to blame ("" for the item itself).
+UNIQUE = "x-local-unique"
+
+
 def apply_defaults(schema: Schema, obj: dict[str, Any]) -> None:
     """Drop nulls where the schema does not allow them, then fill in `default` values, in place.
 
@@ -178,11 +183,18 @@ def _has_rules(key: _Same) -> bool:
 
 
 def _contains_rules(schema: Schema) -> bool:
-    if schema.get("x-kubernetes-validations"):
-        return True
-    children = [*schema.get("properties", {}).values(), schema.get("items"), schema.get("additionalProperties")]
-    children += schema.get("allOf", ())
-    return any(isinstance(child, dict) and _contains_rules(child) for child in children)
+    pending: list[Any] = [schema]
+    seen: set[int] = set()  # the schema of schemas contains itself
+    while pending:
+        node = pending.pop()
+        if not isinstance(node, dict) or id(node) in seen:
+            continue
+        if node.get("x-kubernetes-validations"):
+            return True
+        seen.add(id(node))
+        pending += [*node.get("properties", {}).values(), node.get("items"), node.get("additionalProperties")]
+        pending += node.get("allOf", ())
+    return False
 
 
 def _embedded_causes(schema: Schema, value: Any, path: str) -> list[Cause]:
@@ -214,26 +226,30 @@ def _list_causes(schema: Schema, value: Any, path: str) -> Iterator[Cause]:
             elif isinstance(additional, dict):
                 yield from _list_causes(additional, item, f"{path}[{key}]")
     elif isinstance(value, list):
-        kind = schema.get("x-kubernetes-list-type")
-        if kind == "set":
+        kind, unique = schema.get("x-kubernetes-list-type"), schema.get(UNIQUE, "")
+        if kind == "set" and unique is not False:
             yield from _duplicates(value, path)
-        elif kind == "map":
-            yield from _map_list_causes(value, schema.get("x-kubernetes-list-map-keys", []), path)
+        elif kind == "map" and unique is not False:
+            yield from _map_list_causes(value, schema.get("x-kubernetes-list-map-keys", []), path, unique)
         if isinstance(schema.get("items"), dict):
             for index, item in enumerate(value):
                 yield from _list_causes(schema["items"], item, f"{path}[{index}]")
 
 
-def _map_list_causes(value: list[Any], keys: list[str], path: str) -> Iterator[Cause]:
+def _map_list_causes(value: list[Any], keys: list[str], path: str, blamed: str) -> Iterator[Cause]:
     for index, item in enumerate(value):
         if item is not None and not isinstance(item, dict):
             yield invalid(f"{path}[{index}]", item, "must be an object for an array of list-type map")
             return
-    yield from _duplicates([{key: item[key] for key in keys if key in item} if item else {} for item in value], path)
+    items = [item or {} for item in value]
+    if blamed:
+        yield from _duplicates([item.get(blamed) for item in items], path, f".{blamed}")
+    else:
+        yield from _duplicates([{key: item[key] for key in keys if key in item} for item in items], path)
 
 
-def _duplicates(values: list[Any], path: str) -> Iterator[Cause]:
+def _duplicates(values: list[Any], path: str, below: str = "") -> Iterator[Cause]:
     """One cause per value that occurs again, at its second place."""
     for index, item in enumerate(values):
         if sum(same_json(item, earlier) for earlier in values[:index]) == 1:
-            yield duplicate(f"{path}[{index}]", item)
+            yield duplicate(f"{path}[{index}]{below}", item)

@@ -109,7 +109,11 @@ class _Evaluator:
         implement = self.overload(node, args).implement
         if implement is None:
             raise CelError("no such overload")
-        return implement(*args)
+        try:
+            return implement(*args)
+        except (AttributeError, TypeError):
+            # Overloads are chosen by the outermost type: deeper down a dynamic value may be of any.
+            raise CelError("no such overload") from None
 
     def overload(self, node: Call, args: list[Any]) -> Overload:
         candidates = self.checked.overloads[node]
@@ -146,11 +150,8 @@ class _Evaluator:
                 inner[node.accumulator] = self.visit(node.step, inner)
             except CelError as error:
                 inner[node.accumulator] = error
-        for name in node.variables:
-            del inner[name]
-            if name in scope:
-                inner[name] = scope[name]
-        return self.visit(node.result, inner)
+        # The result sees what the loop has gathered, but not its variables.
+        return self.visit(node.result, {**scope, node.accumulator: inner[node.accumulator]})
 
 
 def _iterations(names: tuple[str, ...], over: list[Any] | dict[Any, Any]) -> list[dict[str, Any]]:

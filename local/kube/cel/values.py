@@ -72,7 +72,7 @@ class Opaque:
 
 
 def to_cel(schema: Schema, value: Any, *, root: bool = False) -> Any:
-    """A JSON value of `schema` as a CEL value. Raises CelError for text that is not of its format."""
+    """A JSON value of `schema` as a CEL value. Raises CelError if it is not of its format or out of range."""
     if value is None:
         return None
     if schema.get("x-kubernetes-int-or-string"):
@@ -86,11 +86,18 @@ def to_cel(schema: Schema, value: Any, *, root: bool = False) -> Any:
         return _list(schema, value)
     if kind == "string" and isinstance(value, str):
         return _string(schema.get("format"), value)
-    if kind == "integer" and isinstance(value, (int, float)):
-        return IntType(int(value))
-    if kind == "number" and isinstance(value, (int, float)):
-        return float(value)
-    return value
+    if kind == "integer" and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return _in_range(value, whole=True)
+    if kind == "number" and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return _in_range(value, whole=False)
+    return plain(value)
+
+
+def _in_range(value: float, *, whole: bool) -> Any:
+    try:
+        return IntType(int(value)) if whole else float(value)
+    except (OverflowError, ValueError):
+        raise CelError(f"{'integer' if whole else 'double'} out of range") from None
 
 
 def _object(schema: Schema, value: dict[str, Any]) -> Any:
@@ -137,7 +144,8 @@ def plain(value: Any) -> Any:
     if isinstance(value, bool) or value is None or isinstance(value, (str, float)):
         return value
     if isinstance(value, int):
-        return IntType(value)
+        # JSON numbers beyond the range of integers are decoded as doubles.
+        return _in_range(value, whole=-(2**63) <= value < 2**63)
     if isinstance(value, list):
         return [plain(item) for item in value]
     return {key: plain(item) for key, item in value.items()}

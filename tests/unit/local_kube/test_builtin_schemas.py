@@ -16,8 +16,10 @@ Schema = dict[str, Any]
 
 
 def at(schema: Schema, *path: str) -> Schema:
+    """The schema of a field; `*` stands for the items of a list or the values of a map."""
     for part in path:
-        schema = schema["items"] if part == "*" else schema["properties"][part]
+        below: dict[str, Schema] = schema.get("properties", {})
+        schema = below[part] if part != "*" else schema.get("items") or schema["additionalProperties"]
     return schema
 
 
@@ -49,7 +51,12 @@ def test_lists_know_their_keys() -> None:
 
 
 def test_keys_of_map_lists_are_fields_of_their_items() -> None:
+    seen = set()  # the schema of schemas contains itself
+
     def lists(schema: Schema) -> Iterator[Schema]:
+        if id(schema) in seen:
+            return
+        seen.add(id(schema))
         if schema.get("x-kubernetes-list-type") == "map":
             yield schema
         for child in (*schema.get("properties", {}).values(), schema.get("items"), schema.get("additionalProperties")):
@@ -74,6 +81,7 @@ def test_the_overlay_speaks_of_fields_that_exist() -> None:
         known |= {f"{model.removeprefix('V1')}.{field}" for field in fields}
     tables: list[Any] = [
         overlay.MAP_LISTS,
+        overlay.UNIQUE,
         overlay.SET_LISTS,
         overlay.RETAIN_KEYS,
         overlay.ATOMIC_MAPS,
@@ -94,7 +102,8 @@ def test_types() -> None:
     assert at(secret, "data")["additionalProperties"] == {"type": "string", "format": "byte"}
     crd = builtin_schema("apiextensions.k8s.io", "v1", "CustomResourceDefinition")
     schema = at(crd, "spec", "versions", "*", "schema", "openAPIV3Schema")
-    assert schema["x-kubernetes-preserve-unknown-fields"]
+    inner = at(schema, "properties", "*")
+    assert at(inner, "items", "properties", "*", "not", "allOf", "*") is inner
     assert at(pod, "status", "startTime")["format"] == "date-time"
 
 
@@ -141,7 +150,11 @@ def test_fields_that_go_always_writes_get_their_zero_value() -> None:
                 '"IfNotPresent", "Never"'
             ],
         ),
-        (pod(env=[{"name": "A"}, {"name": "A"}]), ['spec.containers[0].env[1]: Duplicate value: {"name":"A"}']),
+        (pod(env=[{"name": "A"}, {"name": "A"}]), []),
+        (
+            pod(volumeMounts=[{"name": "a", "mountPath": "/a"}, {"name": "b", "mountPath": "/a"}]),
+            ['spec.containers[0].volumeMounts[1].mountPath: Duplicate value: "/a"'],
+        ),
         (
             pod(args="x"),
             [
@@ -155,6 +168,31 @@ def test_refusals(obj: Schema, faults: list[str]) -> None:
     assert [str(cause) for cause in validate(builtin_schema("", "v1", "Pod"), obj, None)] == faults
 
 
+def test_schemas_inside_definitions_are_checked() -> None:
+    schema = builtin_schema("apiextensions.k8s.io", "v1", "CustomResourceDefinition")
+    written: Schema = {
+        "type": "object",
+        "properties": {
+            "spec": {
+                "type": "object",
+                "minLenght": 3,
+                "properties": {"items": {"type": "array", "items": {"typ": "x", "type": ["string"]}}},
+                "additionalProperties": 5,
+            },
+            "status": {"type": "object", "additionalProperties": True, "default": {"any": [{"thing": None}]}},
+        },
+    }
+    obj = {"spec": {"versions": [{"schema": {"openAPIV3Schema": written}}]}}
+    path = "spec.versions[0].schema.openAPIV3Schema.properties"
+    assert prune(schema, obj) == [f"{path}.spec.minLenght", f"{path}.spec.properties.items.items.typ"]
+    found = [cause.field for cause in validate(schema, obj, None) if cause.field.startswith(path)]
+    assert sorted(set(found)) == [
+        "spec.versions[0].schema.openAPIV3Schema.properties.spec.additionalProperties",
+        "spec.versions[0].schema.openAPIV3Schema.properties.spec.properties.items.items.type",
+    ]
+    assert written["properties"]["status"]["default"] == {"any": [{"thing": None}]}
+
+
 def test_published_components_are_complete() -> None:
     components = component_schemas()
     missing = set()
@@ -162,7 +200,7 @@ def test_published_components_are_complete() -> None:
     def follow(value: Any) -> None:
         if isinstance(value, dict):
             for key, item in value.items():
-                if key == "$ref":
+                if key == "$ref" and isinstance(item, str):
                     name = item.removeprefix("#/components/schemas/")
                     if name not in components:
                         missing.add(name)

@@ -1,4 +1,4 @@
-"""Cluster IPs of Services: handed out from one range, remembered in the Services themselves."""
+"""Cluster IPs and node ports of Services: handed out from one range each, remembered in the Services themselves."""
 
 import ipaddress
 from collections.abc import Iterator
@@ -9,6 +9,8 @@ from local.kube.store import Object, Store
 
 # The default of kubeadm. Nothing routes these addresses here: clients only expect that a Service has one.
 SERVICE_RANGE = ipaddress.IPv4Network("10.96.0.0/12")
+# kube-apiserver --service-node-port-range
+NODE_PORTS = range(30000, 32768)
 
 
 class ServiceAddresses:
@@ -49,6 +51,30 @@ class ServiceAddresses:
         spec["clusterIPs"] = [asked]
         spec.setdefault("ipFamilies", ["IPv4"])
         spec.setdefault("ipFamilyPolicy", "SingleStack")
+        if spec.get("type") in ("NodePort", "LoadBalancer"):
+            self._assign_ports(resource, obj, old)
+
+    def _assign_ports(self, resource: Resource, obj: Object, old: Object | None) -> None:
+        kept = {(port["port"], port.get("protocol")): port.get("nodePort") for port in _ports(old or {})}
+        own = set(kept.values())
+        taken = {
+            port.get("nodePort") for stored in self._store.items("services") for port in _ports(stored.object)
+        } - own
+        for index, port in enumerate(_ports(obj)):
+            asked = port.get("nodePort") or kept.get((port["port"], port.get("protocol")))
+            if not asked:
+                asked = next((number for number in NODE_PORTS if number not in taken), 0)
+            elif asked in taken or asked not in NODE_PORTS:
+                why = (
+                    "provided port is already allocated"
+                    if asked in taken
+                    else "provided port is not in the valid range"
+                )
+                field = f"spec.ports[{index}].nodePort"
+                problem = causes.invalid(field, asked, why)
+                raise errors.invalid(resource, obj["metadata"].get("name", ""), [problem])
+            port["nodePort"] = asked
+            taken.add(asked)
 
     def _free(self) -> str:
         used = self._used()
@@ -73,3 +99,8 @@ class ServiceAddresses:
     def _refused(resource: Resource, obj: Object, asked: str, why: str) -> errors.ApiError:
         name = obj["metadata"].get("name", "")
         return errors.invalid(resource, name, [causes.invalid("spec.clusterIPs", [asked], why)])
+
+
+def _ports(service: Object) -> list[Object]:
+    found: list[Object] = service.get("spec", {}).get("ports") or []
+    return found

@@ -26,9 +26,6 @@ def _namespace(obj: Object) -> None:
         # The server puts this label on every namespace, so that selectors can name them.
         labels = obj["metadata"].get("labels") or {}
         obj["metadata"]["labels"] = {**labels, "kubernetes.io/metadata.name": name}
-    spec = obj.setdefault("spec", {})
-    if "deletionTimestamp" not in obj.get("metadata", {}):
-        spec.setdefault("finalizers", ["kubernetes"])
     obj.setdefault("status", {}).setdefault("phase", "Active")
 
 

@@ -17,7 +17,7 @@ from local.kube.store import Object
 
 
 def _nothing(obj: Object) -> None:
-    """No defaults."""
+    """Nothing to fill in."""
 
 
 def _keep(new: Object, old: Object) -> None:
@@ -36,6 +36,8 @@ class Rules:
     name_check: names.NameCheck = names.dns_subdomain
     # Defaults that builtin_schemas.py and builtin_defaults.py do not know.
     default: Callable[[Object], None] = _nothing
+    # Called with a new object whose owner has been noted: what it gets from the server belongs to nobody.
+    prepare_create: Callable[[Object], None] = _nothing
     # Called with (new, old) before an update is compared and validated.
     prepare_update: Callable[[Object, Object], None] = _keep
     validate: Callable[[Object, Object | None], list[Cause]] = _valid
@@ -80,6 +82,12 @@ def _validate_pod(new: Object, old: Object | None) -> list[Cause]:
         if _fixed_pod_spec(spec) != _fixed_pod_spec(before) or spec.get("nodeName") != before.get("nodeName"):
             problems.append(causes.forbidden("spec", _POD_IMMUTABLE))
     return problems
+
+
+def _hold_namespace(obj: Object) -> None:
+    finalizers = obj.setdefault("spec", {}).setdefault("finalizers", [])
+    if "kubernetes" not in finalizers:
+        finalizers.append("kubernetes")
 
 
 def _keep_namespace(new: Object, old: Object) -> None:
@@ -244,7 +252,7 @@ _RULES: dict[str, Rules] = {
     "endpoints": Rules(create_on_update=True),
     "events": Rules(validate=_validate_event, create_on_update=True),
     "events.events.k8s.io": Rules(validate=_validate_event_v1, create_on_update=True),
-    "namespaces": Rules(name_check=names.dns_label, prepare_update=_keep_namespace),
+    "namespaces": Rules(name_check=names.dns_label, prepare_create=_hold_namespace, prepare_update=_keep_namespace),
     "nodes": Rules(status_on_create=True),
     "persistentvolumeclaims": Rules(returns_deleted=True),
     "pods": Rules(validate=_validate_pod, counts_generation=True, returns_deleted=True, graceful=True),

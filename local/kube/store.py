@@ -25,6 +25,8 @@ from local.kube.resources import Resource
 # Changes kept per resource. etcd is compacted every 5 minutes and the watch cache holds up to 102,400 events of one
 # resource; this is enough for any client that is awake, and bounds the memory that old objects take.
 HISTORY_LIMIT = 10_000
+# The same as bytes of JSON: a few hundred versions of the largest possible object.
+HISTORY_BYTES = 64 * 1024 * 1024
 
 # etcd's --max-request-bytes default.
 OBJECT_LIMIT = 1_572_864
@@ -65,6 +67,8 @@ class Change:
     old: Stored | None
     new: Stored
     deleted: bool
+    # Length of the new object as JSON; 0 for a deletion.
+    size: int = 0
 
     @property
     def version(self) -> int:
@@ -89,6 +93,7 @@ class _Table:
         self.changes: deque[Change] = deque()
         # All changes after this version are in `changes`.
         self.floor = floor
+        self.bytes = 0
         self.listeners: list[Listener] = []
 
     def apply(self, key: str, change: Change) -> None:
@@ -100,8 +105,11 @@ class _Table:
                 bisect.insort(self.keys, key)
             self.objects[key] = change.new
         self.changes.append(change)
-        while len(self.changes) > HISTORY_LIMIT:
-            self.floor = self.changes.popleft().version
+        self.bytes += change.size
+        while len(self.changes) > HISTORY_LIMIT or self.bytes > HISTORY_BYTES:
+            oldest = self.changes.popleft()
+            self.bytes -= oldest.size
+            self.floor = oldest.version
 
     def after(self, version: int) -> list[Change]:
         if version < self.floor:
@@ -146,6 +154,7 @@ class Store:
         """Forget the histories so far: what was written while starting up cannot be watched."""
         for table in self._tables.values():
             table.changes.clear()
+            table.bytes = 0
             table.floor = self._version
 
     def get(self, storage: str, namespace: str, name: str) -> Stored | None:
@@ -205,7 +214,7 @@ class Store:
         table = self._table(storage)
         old = table.objects.get(key_of(namespace, name))
         new = Stored(namespace, name, version, obj)
-        self._commit(table, Change(storage, old, new, deleted=False), encoded)
+        self._commit(table, Change(storage, old, new, deleted=False, size=len(encoded)), encoded)
         return new
 
     def remove(self, storage: str, stored: Stored) -> Stored:

@@ -207,6 +207,7 @@ class Writer:
         obj["metadata"] = meta
         if not resource.custom:
             complete(resource.group, resource.kind, obj)  # once more: the status is gone, the name is known
+        rules.prepare_create(obj)
         problems = metadata.validate(meta, namespaced=resource.namespaced, name_check=rules.name_check)
         problems += [*validate(schema_of(resource), obj, None), *rules.validate(obj, None)]
         if problems:
@@ -268,7 +269,7 @@ class Writer:
             problems += rules.validate(obj, old)
         if problems:
             raise errors.invalid(resource, target.name, problems)
-        if resource.storage_key == "services":
+        if resource.storage_key == "services" and not target.subresource:
             self._addresses.assign(resource, obj, old)
         if not meta.get("managedFields"):
             meta.pop("managedFields", None)

@@ -224,3 +224,10 @@ def test_the_status_belongs_to_its_own_path(widgets: Api) -> None:
     assert (applied["spec"]["color"], applied["status"]) == ("red", {"x": 1})
     entries = {entry.get("subresource", ""): entry["fieldsV1"] for entry in applied["metadata"]["managedFields"]}
     assert entries == {"": {"f:spec": {"f:color": {}}}, "status": {"f:status": {"f:x": {}}}}
+
+
+def test_what_the_server_adds_belongs_to_nobody(kube: Api) -> None:
+    created = kube.create("namespaces", {"metadata": {"name": "a"}})
+    (entry,) = created["metadata"]["managedFields"]
+    assert entry["fieldsV1"] == {"f:metadata": {"f:labels": {".": {}, "f:kubernetes.io/metadata.name": {}}}}
+    assert created["spec"] == {"finalizers": ["kubernetes"]}

@@ -172,3 +172,13 @@ def test_a_resource_with_objects_is_not_forgotten() -> None:
     store.forget("things")
     with pytest.raises(Expired):
         store.changes_after("things", 1)
+
+
+def test_history_is_bounded_in_bytes_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "HISTORY_BYTES", 2500)
+    store = Store(NoJournal())
+    for number in range(6):
+        store.put("things", obj("", "a", number) | {"filling": "x" * 1000})
+    assert [change.version for change in store.changes_after("things", 4)] == [5, 6]
+    with pytest.raises(Expired):
+        store.changes_after("things", 3)

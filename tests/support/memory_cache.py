@@ -39,6 +39,8 @@ class MemoryCache:
         self.log: list[tuple[str, ...]] = []
         self.failures: dict[str, list[Exception]] = {}
         """What the next calls of a method raise instead."""
+        self.gates: dict[str, threading.Event] = {}
+        """What `remove_model` waits for, if it is there."""
         self.holds: dict[int, set[str]] = {}
         """Content that is kept from garbage collection, by download."""
         self._lock = threading.Lock()
@@ -111,6 +113,8 @@ class MemoryCache:
             self.rows.pop((namespace, name, snapshot), None)
 
     def remove_model(self, namespace: str, name: str) -> None:
+        if "remove_model" in self.gates:
+            self.gates["remove_model"].wait(TIMEOUT)
         with self._lock:
             self._enter("remove_model", namespace, name)
             self.rows = {key: row for key, row in self.rows.items() if key[:2] != (namespace, name)}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from agent import plan
 from agent.desired import Wanted
-from agent.plan import UNLABELLED, Condition, Snapshot, Target, View, announced, next_step, phase_of
+from agent.plan import UNLABELLED, Condition, Snapshot, Target, View, announced, next_step, phase_of, snapshot_may_go
 from modelcache.api.labels import revision_value
 from modelcache.rpc.modelcache_pb2 import (
     PHASE_DOWNLOADING,
@@ -239,6 +239,23 @@ def test_a_wrong_checksum_is_refused_before_anything_is_downloaded_and_names_bot
 def test_digests_that_differ_from_the_completed_manifest_are_refused() -> None:
     step = next_step(replace(UPDATE, fetched=True, contradiction="w: sha256 differs"))
     assert step == plan.Refuse("DigestMismatch", "w: sha256 differs")
+
+
+@pytest.mark.parametrize(
+    ("snapshot", "shown", "may_go"),
+    [
+        (OLD, NEW_LABEL, True),
+        (OLD, OLD_LABEL, False),
+        (OLD, None, False),
+        (OLD, UNLABELLED, True),
+        (NEW, NEW_LABEL, False),
+        (NEW, UNLABELLED, True),
+    ],
+)
+def test_a_snapshot_may_go_when_nobody_can_be_sent_to_it(snapshot: Snapshot, shown: str | None, may_go: bool) -> None:
+    snapshots = (replace(OLD, current=False), replace(NEW, current=True))
+    view = replace(UPDATE, snapshots=snapshots, shown=shown)
+    assert snapshot_may_go(next(s for s in snapshots if s.name == snapshot.name), view) is may_go
 
 
 def test_a_damaged_snapshot_loses_its_label_until_it_is_mended() -> None:

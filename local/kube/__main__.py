@@ -36,6 +36,9 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
 
 
 async def _serve(arguments: argparse.Namespace) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
     journal: Journal = SqliteJournal(arguments.data) if arguments.data else NoJournal()
     cluster = Cluster(journal)
     runner = make_runner(cluster)
@@ -45,9 +48,6 @@ async def _serve(arguments: argparse.Namespace) -> None:
         await site.start()
         address = f"http://{HOST}:{runner.addresses[0][1]}"
         write_kubeconfig(arguments.kubeconfig, address)
-        stop = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
         # What exists now lives as long as the process; the collector need not look at it again.
         gc.freeze()
         print(address, flush=True)

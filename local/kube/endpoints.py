@@ -82,8 +82,10 @@ class Endpoints:
             raise errors.not_found(resource, route.name)
         presentation = self._presentation(request, accepted)
         if presentation.form == PLAIN:
-            return responses.encoded(request, encoded(resource, stored), accepted)
-        return responses.encoded(request, presentation.object(resource, view(resource, stored)), accepted)
+            content = encoded(resource, stored)
+        else:
+            content = presentation.object(resource, view(resource, stored))
+        return responses.encoded(request, content, accepted, warnings=_warnings(route))
 
     async def _list(self, request: web.BaseRequest, route: Route) -> web.StreamResponse:
         resource, query = route.resource, request.query
@@ -104,7 +106,8 @@ class Endpoints:
             metadata["continue"] = page.continue_token
         if page.remaining is not None:
             metadata["remainingItemCount"] = page.remaining
-        return responses.encoded(request, presentation.list(resource, page.items, metadata), accepted)
+        content = presentation.list(resource, page.items, metadata)
+        return responses.encoded(request, content, accepted, warnings=_warnings(route))
 
     async def _get_below(self, request: web.BaseRequest, route: Route) -> web.StreamResponse:
         return responses.json(self._cluster.subresources.get(_target(route)))
@@ -179,7 +182,7 @@ class Endpoints:
     ) -> web.StreamResponse:
         content = self._presentation(request, accepted).object(route.resource, written.object)
         status = 201 if written.created else 200
-        return responses.encoded(request, content, accepted, status, warnings=written.warnings)
+        return responses.encoded(request, content, accepted, status, warnings=[*written.warnings, *_warnings(route)])
 
     def _presentation(self, request: web.BaseRequest, accepted: MediaType) -> Presentation:
         form = accepted.parameters.get("as", PLAIN)
@@ -190,6 +193,11 @@ class Endpoints:
 
 def _target(route: Route) -> Target:
     return Target(route.resource, route.namespace, route.name, route.subresource)
+
+
+def _warnings(route: Route) -> list[str]:
+    """What every answer about the resource warns of."""
+    return [route.resource.deprecation_warning] if route.resource.deprecation_warning else []
 
 
 def _agent(request: web.BaseRequest) -> str:

@@ -166,8 +166,6 @@ class Writer:
         if body is not None and options.validation in ("Strict", WARN):
             duplicates = body.duplicates()
         warnings = report_unknown(expected, unknown, duplicates, options.validation)
-        if resource.deprecation_warning:
-            warnings.append(resource.deprecation_warning)
         if not resource.custom and not partial:
             complete(resource.group, resource.kind, obj)
             rules_for(resource).default(obj)

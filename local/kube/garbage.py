@@ -97,7 +97,7 @@ class GarbageCollector:
     def _enqueue(self, storage: str, stored: Stored) -> None:
         """Look at an object that is owned, or that is going in a way that concerns its dependents."""
         metadata = stored.object["metadata"]
-        if "ownerReferences" in metadata or ("deletionTimestamp" in metadata and "finalizers" in metadata):
+        if metadata.get("ownerReferences") or ("deletionTimestamp" in metadata and "finalizers" in metadata):
             self._worker.add(Place(storage, stored.namespace, stored.name))
 
     def _get(self, place: Place) -> Stored | None:
@@ -118,7 +118,7 @@ class GarbageCollector:
                 self._orphan(stored, target)
             elif FOREGROUND_FINALIZER in finalizers:
                 self._delete_dependents(stored, target)
-        elif "ownerReferences" in metadata:
+        elif metadata.get("ownerReferences"):
             self._attempt(stored, target)
 
     def _orphan(self, stored: Stored, target: Target) -> None:

@@ -45,6 +45,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+CONNECTED = "connected to the controller"
+"""Begins the line that is logged when the first desired state has come; `modelcache up` waits for it."""
+
 RECONNECT_BASE = 0.5
 RECONNECT_CAP = 10.0
 """Seconds. A new leader is found within ten seconds, and a hundred agents ask ten times a second while there is none."""
@@ -167,7 +170,7 @@ class Sync:
                 _log.error("a desired state was refused, the one before it stays in force: %s", error)
                 continue
             if self._last_problem or not self._nonce:
-                _log.info("connected to the controller; it wants %d models here", len(desired.models))
+                _log.info("%s; it wants %d models here", CONNECTED, len(desired.models))
                 self._last_problem = ""
             self._take(desired)
             self._nonce, self._heartbeat = desired.nonce, desired.heartbeat

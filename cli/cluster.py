@@ -14,6 +14,7 @@ Nothing here is a short cut: agents and controller talk gRPC, and both are clien
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
 import sys
@@ -23,6 +24,7 @@ from typing import Any
 
 import msgspec
 
+from agent.sync import CONNECTED
 from local.supervisor import Program, Supervisor, log_tail
 from modelcache.api.crd import custom_resource_definition
 from modelcache.api.labels import GPU_NODE_LABEL, ZONE_LABEL
@@ -87,6 +89,7 @@ class LocalCluster:
         self.nodes = node_names(nodes)
         self._supervisor = Supervisor(notice)
         self._ports: dict[str, int] = {}
+        self._log_starts: dict[str, int] = {}
 
     def cache_root(self, node: str) -> Path:
         """The cache directory of `node`."""
@@ -101,7 +104,11 @@ class LocalCluster:
         return self._supervisor.pid(process)
 
     async def start(self, now: str) -> None:
-        """Start everything and return when the API serves DynamoModels. `now` is RFC 3339. Raises StartError."""
+        """Start everything; return when the API serves DynamoModels and all agents are connected to the controller.
+
+        A model is wanted on the nodes that have an agent, so before the last one is there it would be Ready without it.
+        `now` is RFC 3339. Raises StartError.
+        """
         self.directory.mkdir(parents=True, exist_ok=True)
         self._ports = _remembered_ports(self.directory / "ports.json", ("kube", "controller"))
         self._run("kube", "-m", "local.kube", "--port", str(self._ports["kube"]),
@@ -113,13 +120,16 @@ class LocalCluster:
         for node in self.nodes:
             self._run(f"agent-{node}", "-m", "cli.main", "agent", "--node", node, "--controller", controller,
                       "--root", str(self.cache_root(node)), *common)  # fmt: skip
+        await self._until_connected()
 
     async def stop(self) -> None:
         """End all processes; what is on disk stays."""
         await self._supervisor.stop()
 
     def _run(self, name: str, *arguments: str) -> None:
-        self._supervisor.start(Program(name=name, argv=(sys.executable, *arguments), log=self.log(name)))
+        log = self.log(name)
+        self._log_starts[name] = log.stat().st_size if log.exists() else 0
+        self._supervisor.start(Program(name=name, argv=(sys.executable, *arguments), log=log))
 
     async def _prepare_api(self, now: str) -> None:
         try:
@@ -137,6 +147,28 @@ class LocalCluster:
             ) from None
         except KubeError as error:
             raise StartError(f"the local API server refused the first objects: {error}") from error
+
+    async def _until_connected(self) -> None:
+        """Read what the agents log, from where their logs ended before this start."""
+        missing = set(self.nodes)
+        try:
+            async with asyncio.timeout(START_TIMEOUT):
+                while missing:
+                    missing -= {node for node in missing if CONNECTED in self._new_log(f"agent-{node}")}
+                    await asyncio.sleep(_POLL)
+        except TimeoutError:
+            name = f"agent-{min(missing)}"
+            raise StartError(
+                f"{name} did not connect to the controller within {START_TIMEOUT:.0f} s. Its log is {self.log(name)}:\n"
+                f"{log_tail(self.log(name))}\nThat of the controller is {self.log('controller')}:\n"
+                f"{log_tail(self.log('controller'))}"
+            ) from None
+
+    def _new_log(self, process: str) -> str:
+        with contextlib.suppress(OSError), self.log(process).open("rb") as log:
+            log.seek(self._log_starts.get(process, 0))
+            return log.read().decode(errors="replace")
+        return ""
 
     async def _until_api_serves(self) -> None:
         address = ("127.0.0.1", self._ports["kube"])

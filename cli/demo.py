@@ -54,6 +54,9 @@ spec:
   modelName: {REPOSITORY}
   source:
     uri: hf://{REPOSITORY}
+  storage:
+    nodeLocal:
+      replicas: %d
 """
 
 _OFFLINE_LOAD = """\
@@ -118,7 +121,7 @@ async def _demo(directory: Path, nodes: int, rate: float | None, console: Consol
         await _until_up(kubeconfig, directory / "up.log")
         _say(console, f"cluster: {nodes} nodes; export KUBECONFIG={kubeconfig.resolve()}")
         manifest = directory / "model.yaml"
-        manifest.write_text(MANIFEST)
+        manifest.write_text(MANIFEST % nodes)
         _kubectl(console, kubeconfig, "apply", "-f", str(manifest))
         applied = time.monotonic()
         meter = OriginMeter(f"{hub}/_stats")

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from agent.sync import CONNECTED
 from modelcache.api.labels import is_ours, ready_label, revision_label
 from modelcache.paths import CachePaths
 from tests.support.api import Api
@@ -113,10 +114,15 @@ class CacheCluster:
         self.api.post("/api/v1/nodes", body).expect(201)
 
     def start(self) -> None:
-        """Start the controller and all agents."""
+        """Start the controller and all agents; returns when all of them are connected.
+
+        A model is wanted on the nodes that have an agent: before the last one is there, it would be Ready without it.
+        """
         self.start_controller()
         for node in self.nodes:
             self.start_agent(node)
+        for node in self.nodes:
+            self._processes[node].stderr.wait_for(lambda line: CONNECTED in line)
 
     def start_controller(self, *options: str) -> None:
         """Start the controller (again)."""

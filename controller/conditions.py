@@ -63,7 +63,10 @@ def answers(facts: Facts, target: Target | None, states: Sequence[NodeState]) ->
 def to_conditions(
     content: dict[str, Answer], previous: Sequence[Condition], generation: int, now: str
 ) -> tuple[Condition, ...]:
-    """Conditions as stored. `lastTransitionTime` moves only when the status flips; foreign conditions stay behind ours."""
+    """Conditions as stored: those with new content first, then what else is in `previous`.
+
+    `lastTransitionTime` moves only when the status flips.
+    """
     before = {condition.type: condition for condition in previous}
     ours = []
     for kind, answer in content.items():
@@ -79,7 +82,7 @@ def to_conditions(
                 observed_generation=generation,
             )
         )
-    return (*ours, *(condition for condition in previous if condition.type not in ORDER))
+    return (*ours, *(condition for condition in previous if condition.type not in content))
 
 
 def names(nodes: Sequence[str], shown: int = NAMES_SHOWN) -> str:

@@ -24,12 +24,19 @@ class Health:
     def __init__(self, *services: str) -> None:
         self._services = frozenset(("", *services))
         self._serving = False
+        self._closed = False
         self._changed = asyncio.Condition()
 
     async def set_serving(self, serving: bool) -> None:
         """Whether requests are answered from now on."""
         async with self._changed:
             self._serving = serving
+            self._changed.notify_all()
+
+    async def close(self) -> None:
+        """End all watches, after telling them that nothing is served any more."""
+        async with self._changed:
+            self._serving, self._closed = False, True
             self._changed.notify_all()
 
     def handler(self) -> grpc.GenericRpcHandler:
@@ -52,10 +59,14 @@ class Health:
         service, last = _service(request), b""
         while True:
             async with self._changed:
-                while self._status(service) == last:
+                while self._status(service) == last and not self._closed:
                     await self._changed.wait()
-                last = self._status(service)
-            yield last
+                status, closed = self._status(service), self._closed
+            if status != last:
+                yield status
+            if closed:
+                return
+            last = status
 
     def _status(self, service: str) -> bytes:
         if service not in self._services:

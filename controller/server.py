@@ -91,4 +91,5 @@ class AgentServer:
     async def stop(self) -> None:
         """Stop listening. Ends the streams first: gRPC prints a traceback for each that is alive when it stops."""
         await self.close()
+        await self._health.close()
         await self._server.stop(STOP_GRACE)

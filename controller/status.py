@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from controller.conditions import Answer, answers, quantity, to_conditions
+from controller.conditions import ORDER, Answer, answers, quantity, to_conditions
 from controller.facts import Facts, NodeState, Standing, Target, judge
 from modelcache.api.status import NodeCounts, Phase, Progress, Status, StorageRef
 
@@ -23,10 +23,14 @@ def build_status(facts: Facts, previous: Status) -> Status:
     target = Target.of(facts, previous)
     states = judge(facts, previous)
     content = answers(facts, target, states)
+    kept = previous.conditions
+    if facts.request is None and not facts.deleting:
+        # What was said about a source that was taken away means nothing any more.
+        kept = tuple(condition for condition in kept if condition.type in content or condition.type not in ORDER)
     status = msgspec.structs.replace(
         previous,
         observed_generation=facts.generation,
-        conditions=to_conditions(content, previous.conditions, facts.generation, facts.now),
+        conditions=to_conditions(content, kept, facts.generation, facts.now),
     )
     if facts.deleting:
         # What was known stays readable while the nodes clean up; who was assigned is needed after a restart.

@@ -191,7 +191,7 @@ class AgentService(ModelCacheServiceServicer):
                     continue
                 last = models
                 number = session.sending(orders)
-                _log.info("node %s: desired state %d with %d models", session.node, number, len(models))
+                _log.debug("node %s: desired state %d with %d models", session.node, number, len(models))
                 yield pb.DesiredState(
                     nonce=_nonce(desk.term, session.arrival, number),
                     models=models,

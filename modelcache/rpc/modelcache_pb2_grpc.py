@@ -58,7 +58,8 @@ class ModelCacheServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetManifest(self, request, context):
-        """A manifest by its digest, in chunks. NOT_FOUND when this node should not hold it.
+        """A manifest by its digest, in chunks. NOT_FOUND when this node should not hold it. To be called on the connection of the
+        agent's Sync stream: without certificates that is what tells the controller who asks (FAILED_PRECONDITION otherwise).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

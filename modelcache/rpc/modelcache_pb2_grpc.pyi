@@ -41,7 +41,9 @@ class ModelCacheServiceStub:
     UNAVAILABLE: an agent never receives a desired state that is only partly known.
     """
     GetManifest: _grpc.UnaryStreamMultiCallable[_modelcache_pb2.GetManifestRequest, _modelcache_pb2.GetManifestResponse]
-    """A manifest by its digest, in chunks. NOT_FOUND when this node should not hold it."""
+    """A manifest by its digest, in chunks. NOT_FOUND when this node should not hold it. To be called on the connection of the
+    agent's Sync stream: without certificates that is what tells the controller who asks (FAILED_PRECONDITION otherwise).
+    """
 
 @_typing.type_check_only
 class ModelCacheServiceAsyncStub(ModelCacheServiceStub):
@@ -51,7 +53,9 @@ class ModelCacheServiceAsyncStub(ModelCacheServiceStub):
     UNAVAILABLE: an agent never receives a desired state that is only partly known.
     """
     GetManifest: _aio.UnaryStreamMultiCallable[_modelcache_pb2.GetManifestRequest, _modelcache_pb2.GetManifestResponse]  # type: ignore[assignment]
-    """A manifest by its digest, in chunks. NOT_FOUND when this node should not hold it."""
+    """A manifest by its digest, in chunks. NOT_FOUND when this node should not hold it. To be called on the connection of the
+    agent's Sync stream: without certificates that is what tells the controller who asks (FAILED_PRECONDITION otherwise).
+    """
 
 class ModelCacheServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -70,6 +74,8 @@ class ModelCacheServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _modelcache_pb2.GetManifestRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_modelcache_pb2.GetManifestResponse], _abc.AsyncIterator[_modelcache_pb2.GetManifestResponse]]:
-        """A manifest by its digest, in chunks. NOT_FOUND when this node should not hold it."""
+        """A manifest by its digest, in chunks. NOT_FOUND when this node should not hold it. To be called on the connection of the
+        agent's Sync stream: without certificates that is what tells the controller who asks (FAILED_PRECONDITION otherwise).
+        """
 
 def add_ModelCacheServiceServicer_to_server(servicer: ModelCacheServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

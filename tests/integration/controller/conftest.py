@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,12 @@ import pytest
 from grpc import aio
 
 from controller.main import run
+from controller.registry import Registry, Session
 from controller.settings import Address, Settings
 from local.hub.repository import Repository
 from local.hub.server import HubServer
 from modelcache.kube.resources import ObjectKey
+from modelcache.rpc import modelcache_pb2 as pb
 from tests.support.api import Api
 from tests.support.cluster import Model
 from tests.support.fake_agent import FakeAgent
@@ -46,6 +49,12 @@ def own_kube(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KubeServer]:
         server.close()
 
 
+TIMEOUT = 4000.0
+"""Agent timeout in these tests, of the clock that tests move: so long that real time does not matter beside it."""
+BRIEFLY, FOR_GOOD = 3000.0, 1100.0
+"""A silence that is shorter than the timeout, and one that makes it longer."""
+
+
 class World:
     """One test's part of the cluster: a namespace, nodes, models, agents, controllers."""
 
@@ -58,6 +67,8 @@ class World:
         self.address = ""
         self.nodes: list[str] = []
         self.agents: list[FakeAgent] = []
+        self.heard: Counter[str] = Counter()
+        self._hearing = asyncio.Event()
         self._stop = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
         body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.namespace}}
@@ -71,6 +82,7 @@ class World:
             "insecure": True,
             "leader_elect": False,
             "kubeconfig": self.kube.kubeconfig,
+            "agent_timeout": TIMEOUT,
         }
         return Settings(**{**values, **changes})
 
@@ -114,6 +126,20 @@ class World:
         while not await agent.is_served() and agent.node in self.nodes:
             await agent.restart()
         return agent
+
+    def took_report(self, session: Session) -> None:
+        """The controller has read a report."""
+        self.heard[session.node] += 1
+        self._hearing.set()
+
+    async def hears(self, agent: FakeAgent) -> None:
+        """Let an agent report, and wait until the controller has read it."""
+        before = self.heard[agent.node]
+        await agent.report()
+        async with asyncio.timeout(60):
+            while self.heard[agent.node] == before:
+                self._hearing.clear()
+                await self._hearing.wait()
 
     def labels(self, node: str) -> dict[str, str]:
         """All labels of a Node."""
@@ -205,9 +231,16 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
 
 
 @pytest.fixture
-async def world(own_kube: KubeServer, hub: HubServer) -> AsyncIterator[World]:
+async def world(own_kube: KubeServer, hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
     """A cluster without nodes, its controller running."""
     world = World(own_kube, hub)
+    take_report = Registry.take_report
+
+    def taking(registry: Registry, session: Session, report: pb.Report, acknowledged: int) -> None:
+        take_report(registry, session, report, acknowledged)
+        world.took_report(session)
+
+    monkeypatch.setattr(Registry, "take_report", taking)
     try:
         await world.start()
         yield world

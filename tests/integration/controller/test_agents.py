@@ -9,7 +9,7 @@ from grpc import aio
 from modelcache.kube.resources import ObjectKey
 from modelcache.rpc import modelcache_pb2 as pb
 from modelcache.rpc.modelcache_pb2_grpc import ModelCacheServiceStub
-from tests.integration.controller.conftest import HEALTH_WATCH, World
+from tests.integration.controller.conftest import BRIEFLY, FOR_GOOD, HEALTH_WATCH, World
 from tests.support.fake_agent import FakeAgent
 
 
@@ -126,12 +126,12 @@ async def test_replicas_stay_where_they_are(world: World) -> None:
     assert set(first) < set(second)
     lost = next(agent for agent in agents if agent.node == first[0])
     await lost.stop()
-    world.clock.advance(30)
+    world.clock.advance(BRIEFLY)
     for agent in agents:
         if agent is not lost:
-            await agent.report()
+            await world.hears(agent)
     assert model.status()["assignedNodes"] == second, "briefly away"
-    world.clock.advance(11)
+    world.clock.advance(FOR_GOOD)
     replaced = await world.until(
         lambda: nodes if lost.node not in (nodes := model.status()["assignedNodes"]) else None, "it is replaced"
     )
@@ -177,3 +177,4 @@ async def test_health_is_told_in_the_usual_way(world: World) -> None:
         assert await watch.read() == b"\x08\x01"
         await world.stop()
         assert await watch.read() == b"\x08\x02"
+        assert await watch.read() is aio.EOF

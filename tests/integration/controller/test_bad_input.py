@@ -98,16 +98,16 @@ async def test_an_origin_that_is_away_is_asked_again(world: World) -> None:
 
 
 async def test_a_busy_origin_is_given_the_time_it_asks_for(world: World) -> None:
-    fault = world.hub.hub.faults.add(Status(status=429, retry_after=600))
+    fault = world.hub.hub.faults.add(Status(status=429, retry_after=6000))
     model = world.model()
     await world.condition(model, "Resolved", "False", "RateLimited")
     met = world.hub.hub.faults.applied(fault)
-    world.clock.advance(590)
+    world.clock.advance(5000)
     other = world.model("other", uri="hf://org")
     await world.condition(other, "Resolved", "False", "InvalidURI")
     assert world.hub.hub.faults.applied(fault) == met, "not before its time"
     world.hub.hub.faults.clear()
-    world.clock.advance(15)
+    world.clock.advance(1100)
     await world.condition(model, "Resolved", "True")
 
 

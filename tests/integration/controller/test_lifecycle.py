@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
+from controller.writer import PROGRESS_INTERVAL
 from local.hub.repository import Repository
 from modelcache.kube.resources import ObjectKey
 from modelcache.manifest import Manifest, ManifestFile
 from modelcache.rpc import modelcache_pb2 as pb
-from tests.integration.controller.conftest import FILES, World
+from tests.integration.controller.conftest import FILES, TIMEOUT, World
 from tests.support.cluster import Model
 from tests.support.fake_agent import digest_of
 
@@ -113,7 +114,7 @@ async def test_before_the_agents_are_back_ready_is_what_it_was(world: World) -> 
     await world.ready(other)
     after = world.api.get(model.path).expect(200)
     assert after["status"] == before["status"]
-    world.clock.advance(41)
+    world.clock.advance(TIMEOUT + 1)
     lost = await world.condition(model, "Ready", "False", "NoNodes")
     assert "no agent is connected" in lost["message"]
 
@@ -243,25 +244,18 @@ async def test_wrong_bytes_are_never_ready(world: World) -> None:
     await world.until(lambda: "DownloadFailed" in reasons(model), "a warning is sent")
 
 
-async def test_progress_is_written_at_a_walking_pace(world: World) -> None:
+async def test_progress_is_told(world: World) -> None:
     def slow(report: pb.ModelReport, manifest: Manifest) -> None:
         report.phase, report.bytes_done, report.bytes_per_second = pb.PHASE_DOWNLOADING, manifest.size // 4, 10
 
     agent = await world.agent(behave=lambda agent: setattr(agent, "behaviour", slow))
     model = world.model()
-    await world.condition(model, "Ready", "False", "Downloading")
     await world.until(lambda: model.status().get("progress", {}).get("percent") == 25, "the first progress is written")
     for held in agent.held.values():
         held.bytes_done *= 2
-    await agent.report()
-    other = world.model("other", storage={"nodeLocal": {"replicas": 0}})
-    await world.ready(other)
-    assert model.status()["progress"]["percent"] == 25, "not yet"
-    world.clock.advance(5)
-    for held in agent.held.values():
-        held.bytes_done += 1
-    await agent.report()
-    await world.until(lambda: model.status()["progress"]["percent"] == 50, "after five seconds")
+    await world.hears(agent)
+    world.clock.advance(PROGRESS_INTERVAL)
+    await world.until(lambda: model.status()["progress"]["percent"] == 50, "the next progress is written")
     assert model.status()["progress"]["etaSeconds"] > 0
 
 

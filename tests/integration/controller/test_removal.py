@@ -6,7 +6,7 @@ import pytest
 
 from local.hub.faults import Status
 from modelcache.api.labels import model_labels
-from tests.integration.controller.conftest import World
+from tests.integration.controller.conftest import BRIEFLY, FOR_GOOD, World
 from tests.support.cluster import Model
 
 
@@ -45,11 +45,12 @@ async def test_a_model_that_was_never_resolved_can_be_deleted(world: World, uri:
 
 async def test_a_model_can_be_deleted_while_it_is_resolved(world: World) -> None:
     await world.agent()
-    world.hub.hub.limits.latency = 0.5
+    world.hub.hub.limits.latency = 3600
     model = world.model()
     await world.condition(model, "Resolved", "Unknown", "Resolving")
     model.delete()
     await world.gone(model)
+    world.hub.hub.limits.latency = 0
     again = world.model()
     await world.ready(again)
 
@@ -85,10 +86,10 @@ async def test_an_agent_that_is_gone_is_not_waited_for_and_loses_its_labels(worl
     await lost.stop()
     model.delete()
     assert lost.node in await deleting(world, model), "it may be back in a moment"
-    world.clock.advance(30)
-    await agents[0].report()
+    world.clock.advance(BRIEFLY)
+    await world.hears(agents[0])
     assert not model.gone()
-    world.clock.advance(11)
+    world.clock.advance(FOR_GOOD)
     await world.gone(model)
     assert not ours.keys() & world.labels(lost.node).keys()
     assert world.labels(lost.node)["test"] == world.namespace, "other labels are left alone"
@@ -133,10 +134,10 @@ async def test_labels_are_withdrawn_when_an_agent_is_gone_and_the_rest_stays_rea
     for agent in agents:
         world.set_labels(agent.node, dict(ours))
     await agents[1].stop()
-    world.clock.advance(30)
-    await agents[0].report()
+    world.clock.advance(BRIEFLY)
+    await world.hears(agents[0])
     await world.until(lambda: world.labels(agents[1].node).keys() >= ours.keys(), "briefly away")
-    world.clock.advance(11)
+    world.clock.advance(FOR_GOOD)
     await world.until(lambda: not ours.keys() & world.labels(agents[1].node).keys(), "gone")
     assert world.labels(agents[0].node).keys() >= ours.keys()
     status = await world.until(lambda: s if (s := model.status())["nodes"]["wanted"] == 1 else None, "one node is left")

@@ -345,6 +345,7 @@ def test_a_deletion_says_whom_it_waits_for() -> None:
     status = build_status(facts({}, request=None, pinned=None, deleting=True, waiting_for=waiting), READY)
     assert conditions(status)["Ready"] == ("False", "Deleting")
     assert "node-0, node-1, node-2 and 2 more" in message(status, "Ready")
+    assert conditions(status)["Resolved"] == ("True", "Resolved"), "what was known stays readable"
     assert status.ready_nodes == ()
     assert status.assigned_nodes == ("a", "b"), "a restarted controller must know whom to wait for"
 

@@ -65,7 +65,7 @@ def configure_logging(log_format: LogFormat, level: str) -> None:
     handler.setFormatter(JsonFormatter() if log_format is LogFormat.json else TextFormatter())
     logging.basicConfig(level=_LEVELS[level.lower()], handlers=[handler], force=True)
     # Libraries report every request at these levels; what matters of it we say ourselves.
-    for chatty in ("httpx", "httpx2", "httpcore", "urllib3", "huggingface_hub", "kubernetes", "grpc", "asyncio"):
+    for chatty in ("httpx2", "httpcore2", "urllib3", "huggingface_hub", "kubernetes", "grpc", "asyncio"):
         logging.getLogger(chatty).setLevel(max(logging.WARNING, _LEVELS[level.lower()]))
 
 

@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from random import Random
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from agent import plan
 from agent.content import (
@@ -56,6 +56,8 @@ _WAITING = (plan.Keep, plan.AwaitDigests, plan.Announce, plan.Withdraw, plan.Don
 """Steps that others take: the controller, or the node's labels."""
 _STOPPABLE = (plan.FetchManifest, plan.Download, plan.Mend)
 """Steps that may take long, and lose nothing when they are stopped. The others are short, and run to their end."""
+_ASK_AGAIN_SECONDS = 10.0
+"""Until a new manifest that could not be had beside a running download is asked for again."""
 _LOOK_SECONDS = 1.0
 """Between two looks at a running download."""
 
@@ -226,33 +228,20 @@ class ModelWorker:
         successor: asyncio.Task[Known] | None = None
         try:
             while not task.done():
-                change = asyncio.create_task(self._changed.wait())
-                try:
-                    pending = [task, change] if successor is None else [task, change, successor]
-                    await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-                finally:
-                    change.cancel()
-                self._changed.clear()
+                await self._change_or(task, successor)
                 right = plan.next_step(self.view)
                 if task.done() or not isinstance(step, _STOPPABLE) or right == step:
                     continue
                 if isinstance(step, plan.Download) and isinstance(right, plan.FetchManifest):
                     # The same files with more digests, most likely: the first node to finish has told them. The
-                    # download is stopped only for another content.
+                    # download goes on while that is found out, and is stopped only for other content.
                     if successor is None:
                         successor = asyncio.create_task(self._find(right.digest))
-                        continue
                     if not successor.done():
                         continue
                     found, successor = successor, None
-                    if found.exception() is not None:
-                        # Asked again when something changes, or when the download is done.
-                        self._say(f"downloads without the new manifest: {found.exception()}", logging.WARNING)
-                        continue
-                    known = found.result()
-                    if known.digest == right.digest and self._is_same_content(known):
-                        self._aim_at(known)
-                        step = plan.Download(known.digest)
+                    if self._goes_on_for(found, right.digest):
+                        step = plan.next_step(self.view) if found.exception() is None else step
                         continue
                 self._say(f"stops: {_named(step)}")
                 task.cancel()
@@ -264,6 +253,29 @@ class ModelWorker:
                     await asyncio.wait([left])
         if not task.cancelled():
             self._judge(step, task.exception())
+
+    async def _change_or(self, *tasks: asyncio.Task[Any] | None) -> None:
+        """Returns when something outside has changed or one of the tasks has ended."""
+        change = asyncio.create_task(self._changed.wait())
+        try:
+            pending = [change, *(task for task in tasks if task is not None)]
+            await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            change.cancel()
+        self._changed.clear()
+
+    def _goes_on_for(self, found: asyncio.Task[Known], digest: str) -> bool:
+        """Whether the running download is right for the manifest that has been found, or for want of one."""
+        error = found.exception()
+        if error is not None:
+            self._around.clock.call_later(_ASK_AGAIN_SECONDS, self.poke)
+            self._say(f"downloads without the new manifest: {error}", logging.WARNING)
+            return True
+        known = found.result()
+        if known.digest != digest or self.known is None or not _same_content(self.known.manifest, known.manifest):
+            return False
+        self._aim_at(known)
+        return True
 
     def _judge(self, step: plan.Step, error: BaseException | None) -> None:
         if error is None:
@@ -334,9 +346,6 @@ class ModelWorker:
         found = manifest
         return await in_thread(lambda: Known.of(found, digest))
 
-    def _is_same_content(self, known: Known) -> bool:
-        return self.known is not None and _same_content(self.known.manifest, known.manifest)
-
     def _aim_at(self, known: Known) -> None:
         """This is the wanted manifest now."""
         former, self.known = self.known, known
@@ -348,6 +357,7 @@ class ModelWorker:
             self._around.litter()
         self._fetched = ""
         self._contradiction = contradiction(known.manifest, self.digests)
+        self._around.changed()
 
     def _is_to_come(self, known: Known) -> bool:
         return all(held.snapshot.manifest_digest != known.digest for held in self.held)
@@ -382,9 +392,10 @@ class ModelWorker:
                 if self.fetch is not fetch:
                     fetch.close()
         tree_digest = await in_thread(lambda: completed_tree_digest(known.manifest, digests))
-        if self.known is known:
+        now = self.known
+        if now is not None and _same_content(now.manifest, known.manifest):
             self.digests, self.tree_digest, self._fetched = dict(digests), tree_digest, known.digest
-            self._contradiction = contradiction(known.manifest, self.digests)
+            self._contradiction = contradiction(now.manifest, self.digests)
 
     async def _attend(self, fetch: Fetch) -> Mapping[str, str]:
         """Waits for a download, and takes its place away when it blocks others."""

@@ -111,6 +111,7 @@ class Harness:
 
     async def _manifest(self, key: ObjectKey, digest: str) -> bytes:
         self.asked.append(digest)
+        self._changed.set()
         if digest not in self.manifests:
             raise ManifestUnavailable("NOT_FOUND: not yet")
         return self.manifests[digest]
@@ -489,6 +490,45 @@ async def test_an_incomplete_manifest_is_never_published_but_its_digests_are_rep
         assert ready.origin_bytes >= 1010, "bytes for the same content are counted together"
         assert node.done() == ["downloaded", "downloaded", "publish", "set_current"]
         assert not ready.digests
+
+
+async def test_a_manifest_that_is_completed_in_the_middle_of_a_download_does_not_stop_it() -> None:
+    async with running(Harness(automatic=False)) as node:
+        incomplete, complete = manifest(complete=False), manifest()
+        node.know(incomplete)
+        node.want(wish(*KEY, incomplete))
+        first = await node.download(0)
+        node.want(wish(*KEY, complete))
+        await node.until(lambda: complete.digest in node.asked)
+        assert not first.cancelled.is_set(), "not even while nobody has the new manifest"
+        node.know(complete)
+        while node.asked.count(complete.digest) == 1:
+            # Asked for again after a while; the look at the download waits for the same clock.
+            await node.clock.until_waiting()
+            node.clock.advance(1.0)
+            await asyncio.sleep(0)
+        first.finish()
+        (await node.download(1)).finish()
+        ready = await node.until_phase(PHASE_READY)
+        assert not first.cancelled.is_set()
+        assert ready.manifest_digest == complete.digest
+        assert ready.started_at.seconds == 5000
+
+
+async def test_a_contradiction_that_shows_in_the_middle_of_a_download_is_not_lost() -> None:
+    async with running(Harness(automatic=False)) as node:
+        incomplete = manifest(complete=False)
+        other = incomplete.with_sha256({"config.json": "0" * 64})
+        node.know(incomplete, other)
+        node.want(wish(*KEY, incomplete))
+        first = await node.download(0)
+        node.want(wish(*KEY, other))
+        await node.until(lambda: (report := node.report()) is not None and report.bytes_total == 1010)
+        first.finish()
+        failed = await node.until_phase(PHASE_FAILED)
+        assert failed.problem.reason == "DigestMismatch"
+        assert "0" * 64 in failed.problem.message
+        assert node.done() == ["downloaded"]
 
 
 async def test_a_completed_manifest_with_other_digests_fails_naming_file_and_both() -> None:

@@ -46,6 +46,17 @@ def make_directories(path: Path, top: Path, mode: int) -> None:
         fsync_directory(directory.parent)
 
 
+def make_all(directories: Iterable[Path], parent: Path, mode: int) -> None:
+    """Creates those of `directories`, all directly in `parent`, that are missing, each with exactly `mode`, durably."""
+    missing = [directory for directory in directories if not directory.is_dir()]
+    for directory in missing:
+        directory.mkdir()
+        directory.chmod(mode)
+    if missing:
+        # Crash: see make_directories.
+        fsync_directory(parent)
+
+
 def write_file(target: Path, data: bytes, staging: Path, mode: int) -> None:
     """Replaces `target` by a file with `data`, atomically and durably. Its directory has to exist."""
     temporary = staging / uuid.uuid4().hex

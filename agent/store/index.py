@@ -104,7 +104,9 @@ _SNAPSHOT_COLUMNS = (
 class Index:
     """The connection and every statement. Methods raise IndexFailed when SQLite refuses, StoreFull when the disk is full."""
 
-    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+    def __init__(self, connection: sqlite3.Connection, path: Path, new: bool) -> None:
+        self.new = new
+        """Whether it was made just now, so that what is on the disk has to be taken in."""
         self._connection = connection
         self._path = path
         self._lock = threading.RLock()
@@ -120,11 +122,13 @@ class Index:
             for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "trusted_schema=OFF"):
                 connection.execute(f"PRAGMA {pragma}")
             version = connection.execute("PRAGMA user_version").fetchone()[0]
-            tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-            if version == 0 and tables == 0:
+            new = version == 0 and not _tables(connection)
+            if new:
                 connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;")
             elif version != SCHEMA_VERSION:
                 raise IndexFailed(f"{path} has schema version {version}, this agent writes {SCHEMA_VERSION}")
+            elif _tables(connection) != _expected_tables():
+                raise IndexFailed(f"{path} has other tables than this agent makes: somebody changed it")
             # Pages that cannot be read are found now, not in the middle of a publication. A few ms for 20,000 files.
             verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
             if verdict != "ok":
@@ -135,7 +139,7 @@ class Index:
         except IndexFailed:
             connection.close()
             raise
-        return Index(connection, path)
+        return Index(connection, path, new)
 
     def close(self) -> None:
         """Checkpoints and closes; later calls fail."""
@@ -354,6 +358,20 @@ class Index:
         """Remembers that a hub view agrees with the claims again."""
         with self.transaction() as cursor:
             cursor.execute("DELETE FROM hub_dirty WHERE namespace = ? AND repo = ?", (namespace, repo_id))
+
+
+def _tables(connection: sqlite3.Connection) -> set[tuple[str, str]]:
+    """Name and definition of all tables and indexes, but for those that SQLite makes for itself."""
+    return set(connection.execute("SELECT name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite!_%' ESCAPE '!'"))
+
+
+def _expected_tables() -> set[tuple[str, str]]:
+    memory = sqlite3.connect(":memory:")
+    try:
+        memory.executescript(_SCHEMA)
+        return _tables(memory)
+    finally:
+        memory.close()
 
 
 def _mark_hub_dirty(cursor: sqlite3.Cursor, namespace: str, name: str, snapshot: str) -> None:

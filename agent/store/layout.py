@@ -6,7 +6,6 @@ import errno
 import fcntl
 import os
 import stat
-import uuid
 from pathlib import Path
 
 from agent.store.durable import fsync_directory
@@ -17,6 +16,9 @@ PUBLIC = 0o755
 PRIVATE = 0o700
 """blobs/, partial/ and the rest are for the agent alone: a pod that is shown the root by mistake reads no other tenant's
 files, and only published directories are reachable."""
+
+
+_PROBE = ".probe"
 
 
 def acquire_lock(paths: CachePaths) -> int:
@@ -50,15 +52,13 @@ def prepare(paths: CachePaths) -> None:
     """Creates the directories that are missing and tries out what the cache relies on. Raises StoreUnusable."""
     try:
         private = (paths.blobs.parent, paths.blobs, paths.partial, paths.manifests, paths.records, paths.staging)
-        # All 256 up front: a commit then never has to make one durable first.
-        fans = [paths.blobs / f"{number:02x}" for number in range(256)]
         for directory, mode in [
             *((path, PUBLIC) for path in (paths.models, paths.hub)),
-            *((path, PRIVATE) for path in (*private, *fans)),
+            *((path, PRIVATE) for path in private),
         ]:
             _ensure(directory, mode)
         for directory in (paths.root, paths.blobs):
-            # Crash after the first commit: its directory has to be there.
+            # Crash after the first commit or publication: the directories above it have to be there.
             fsync_directory(directory)
     except OSError as error:
         raise StoreUnusable(_advice(paths.root, error)) from error
@@ -79,17 +79,25 @@ def _ensure(directory: Path, mode: int) -> None:
 
 def _try_links(paths: CachePaths) -> None:
     """Links and renames a file through every directory: two of them may look like one file system and still be two mounts."""
-    name = f"probe-{uuid.uuid4().hex}"
-    probe = paths.partial / name
-    made: list[Path] = []
+    first, *others = (
+        paths.partial,
+        paths.blobs,
+        paths.models,
+        paths.hub,
+        paths.staging,
+        paths.manifests,
+        paths.records,
+    )
+    probes = [directory / _PROBE for directory in (first, *others)]
     try:
-        probe.write_bytes(b"")
-        made.append(probe)
-        for directory in (paths.blobs, paths.models, paths.hub, paths.staging, paths.manifests, paths.records):
-            link = directory / name
-            os.link(probe, link)
-            made.append(link)
-        (paths.staging / name).rename(paths.models / name)
+        for probe in probes:
+            probe.unlink(missing_ok=True)  # of a start that was killed here
+        probes[0].write_bytes(b"")
+        for probe in probes[1:]:
+            os.link(probes[0], probe)
+        (paths.staging / _PROBE).rename(paths.models / _PROBE)
+        for probe in probes:
+            probe.unlink(missing_ok=True)
     except OSError as error:
         if error.errno == errno.EXDEV:
             raise StoreUnusable(
@@ -101,9 +109,6 @@ def _try_links(paths: CachePaths) -> None:
                 f"the file system of {paths.root} does not support hard links; use ext4, xfs, btrfs or another that does"
             ) from error
         raise StoreUnusable(_advice(paths.root, error)) from error
-    finally:
-        for path in made:
-            path.unlink(missing_ok=True)
 
 
 def _advice(root: Path, error: OSError) -> str:

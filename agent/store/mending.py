@@ -99,6 +99,8 @@ def restore(paths: CachePaths, index: Index, row: PublishedSnapshot) -> list[Pat
     target = paths.snapshot(*row.key)
     files = index.files(*row.key)
     changed: list[Path] = []
+    # First: after a crash in between, recovery brings the hub view up to date with what was put in place.
+    index.mark_hub_dirty(*row.key)
     for problem in checking.unexpected(target, (file.path for file in files)):
         problem.path.unlink(missing_ok=True)
         changed.append(problem.path)
@@ -115,7 +117,6 @@ def restore(paths: CachePaths, index: Index, row: PublishedSnapshot) -> list[Pat
         fsync_directory(place.parent)
         index.update_file(*row.key, file_row(target, file.path, file.sha256))
         changed.append(place)
-    index.mark_hub_dirty(*row.key)
     return changed
 
 

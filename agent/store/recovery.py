@@ -7,6 +7,7 @@ Every change of the store is ordered so that a crash leaves one of a few states,
     row, no directory                             crash after the rename of a removal    forget the row
     record, no directory                          either, one step earlier or later      remove the record
     directory and row, no record                  the record was lost                    write it again
+    row and record with different claims          crash while a claim changed            believe the record
     directory, neither record nor row             not ours                               report, do not touch
     blob without row                              crash after a commit's rename          adopt it
     row without blob                              crash in garbage collection            forget the row
@@ -15,8 +16,8 @@ Every change of the store is ordered so that a crash leaves one of a few states,
 The disk is the truth; the index only saves looking at it. That is why a lost index is rebuilt by the same steps: then
 every directory is "without row".
 
-Only names are read here, never content, and `lstat` is used only for what has to be adopted: 1,000 snapshots take
-milliseconds.
+Only names and records (some hundred bytes each) are read here, never content, and `lstat` is used only for what has to
+be adopted: 1,000 snapshots with 20,000 files take a fraction of a second.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from typing import NamedTuple
 from agent.store import hubtree
 from agent.store.durable import fsync_directory, make_directories, remove_empty_parents, remove_tree, write_file
 from agent.store.errors import RecordError
-from agent.store.index import BlobRow, FileRow, Index
+from agent.store.index import BlobRow, FileRow, Index, PublishedSnapshot
 from agent.store.records import Publication, alias_keys
 from modelcache.manifest import Manifest, ManifestError
 from modelcache.paths import CachePaths
@@ -195,20 +196,9 @@ def recover(paths: CachePaths, index: Index, reason: str | None) -> RecoveryRepo
         else:
             _remove_unusable(paths, key)
             report.removed.append((key, problem))
-    for key in sorted(plan.write_records):
-        row = index.snapshot(*key)
-        if row is not None:
-            write_record(
-                paths,
-                Publication(
-                    namespace=row.namespace,
-                    name=row.name,
-                    snapshot=row.snapshot,
-                    manifest_digest=row.manifest_digest,
-                    published_at=row.published_at,
-                    hub=row.hub,
-                ),
-            )
+    for row in index.published():
+        if row.key not in plan.adopt:
+            _settle(paths, index, row, lost=row.key in plan.write_records)
     for key in sorted(plan.remove_records):
         _remove_record(paths, key)
     _recover_currents(paths, index, disk)
@@ -224,6 +214,28 @@ def write_record(paths: CachePaths, record: Publication) -> None:
     target = paths.record(record.namespace, record.name, record.snapshot)
     make_directories(target.parent, paths.records, 0o700)
     write_file(target, record.encode(), paths.staging, 0o600)
+
+
+def _settle(paths: CachePaths, index: Index, row: PublishedSnapshot, *, lost: bool) -> None:
+    """Makes index and record of a snapshot agree: its claim may have changed between the two."""
+    try:
+        record = None if lost else Publication.decode(paths.record(*row.key).read_bytes())
+    except (OSError, RecordError):
+        record = None
+    if record is None or record.manifest_digest != row.manifest_digest:
+        write_record(
+            paths,
+            Publication(
+                namespace=row.namespace,
+                name=row.name,
+                snapshot=row.snapshot,
+                manifest_digest=row.manifest_digest,
+                published_at=row.published_at,
+                hub=row.hub,
+            ),
+        )
+    elif record.hub != row.hub:
+        index.set_hub(*row.key, record.hub)
 
 
 def _blob_row(paths: CachePaths, digest: str) -> BlobRow:

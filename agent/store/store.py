@@ -21,6 +21,7 @@ from agent.store.checking import Problem
 from agent.store.durable import (
     fsync_directory,
     link_tree,
+    make_all,
     make_directories,
     remove_empty_parents,
     remove_tree,
@@ -173,6 +174,9 @@ class Store:
                     os.close(descriptor)
             rows[blob.sha256] = BlobRow(blob.sha256, found.st_size, found.st_mtime_ns, found.st_ino, self._clock())
         with self._tree:
+            with io_errors("create directories in", self.paths.blobs):
+                fans = {self.paths.blob(blob.sha256).parent for blob in new}
+                make_all(fans, self.paths.blobs, layout.PRIVATE)
             for blob in new:
                 with io_errors("make a blob of", blob.path):
                     if mending.is_usable(self.paths, self._index, blob.sha256):
@@ -181,7 +185,7 @@ class Store:
                         rows.pop(blob.sha256, None)
                     else:
                         blob.path.rename(self.paths.blob(blob.sha256))
-            for directory in {self.paths.blob(blob.sha256).parent for blob in new}:
+            for directory in fans:
                 with io_errors("sync", directory):
                     # Crash after the index says that the blob is here: its name has to be on disk as well.
                     fsync_directory(directory)
@@ -422,9 +426,9 @@ class Store:
 
 def _open_index(paths: CachePaths) -> tuple[Index, str | None]:
     """The index, and why it is a new one (None when it is not)."""
-    existed = paths.index.exists()
     try:
-        return Index.open(paths.index), None if existed else f"{paths.index} was missing"
+        index = Index.open(paths.index)
+        return index, f"{paths.index} was missing or empty" if index.new else None
     except IndexFailed as error:
         # Set aside, not deleted: somebody may want to look at it. Only the latest is kept.
         for suffix in ("", "-wal", "-shm"):

@@ -13,6 +13,7 @@ import contextlib
 import queue
 import random
 import threading
+import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -118,7 +119,10 @@ class Download:
     def run(self) -> Mapping[str, str]:
         """The sha256 of every file by path. Raises SourceError, TransferError and StoreError."""
         with contextlib.ExitStack() as stack:
+            # Run last in, first out: nothing may be closed while a thread of the hash pool reads it.
             stack.callback(self._release)
+            stack.callback(self._rest)
+            stack.callback(self._cancel.cancel)
             wanted = [item for item in self._items if not self._is_here(item)]
             self._prepare([item for item in wanted if self._claim(item)], stack)
             if self._open:
@@ -172,12 +176,11 @@ class Download:
             raise wrong
         if not self._store.has_blob(digests.sha256):
             self._hold.blobs.add(digests.sha256)
-            self._hold.partials.add(item.key)
-            with io_errors("create", item.partial.data):
-                item.partial.open()
-                item.partial.close()
-            self._store.commit_blobs([NewBlob(item.partial.data, digests.sha256, 0, aliases=item.aliases)])
-            item.partial.discard()
+            # Not in partial/: nobody has claimed that key yet, and other downloads may be here at the same time.
+            path = self._store.paths.staging / uuid.uuid4().hex
+            with io_errors("create", path):
+                path.touch()
+            self._store.commit_blobs([NewBlob(path, digests.sha256, 0, aliases=item.aliases)])
         return digests.sha256
 
     def _claim(self, item: Item) -> bool:
@@ -195,6 +198,8 @@ class Download:
                 before = item.partial.allocated_bytes()
                 with io_errors("reserve room for", item.partial.data):
                     item.partial.prepare()
+                    if item.partial.finished_bytes():
+                        item.partial.open()
             except StoreFull as error:
                 # Nothing of this download stays: there is no room for it, and what was there before is of use.
                 for created in new:
@@ -204,14 +209,16 @@ class Download:
             self._begin(item)
 
     def _begin(self, item: Item) -> None:
-        """Puts an item that is prepared into the plan."""
+        """Puts an item that is prepared into the plan. From here on other threads work with it."""
+        finished, missing = item.partial.finished_bytes(), item.partial.missing()
+        self._meter.received(finished, fetched=False)
         if item.partial.pieces > 1:
             self._follow(item)
-        self._meter.received(item.partial.finished_bytes(), fetched=False)
-        self._plan.add(item.key, item.partial.missing(), item.partial.pieces)
+            self._wake(item)
+        self._plan.add(item.key, missing, item.partial.pieces)
 
     def _follow(self, item: Item) -> None:
-        item.follower = follower = Follower(
+        item.follower = Follower(
             item.partial,
             git=item.file.git_oid is not None,
             cancel=self._cancel,
@@ -220,25 +227,24 @@ class Download:
             done=lambda digests: self._judge(item, digests),
             failed=self._chores.put,
         )
-        self._followers.append(follower)
+        self._followers.append(item.follower)
+
+    def _wake(self, item: Item) -> None:
+        if item.follower is not None:
+            self._shared.hashes.wake(item.follower)
 
     # While it runs
 
     def _run_workers(self, stack: contextlib.ExitStack) -> None:
-        stack.callback(self._rest)
         stack.enter_context(self._cancel.on_cancel(lambda: self._chores.put(Cancelled("the download was cancelled"))))
         threads = [
             threading.Thread(target=self._work, name=f"fetch-{number}", daemon=True)
             for number in range(self._shared.workers)
         ]
         stack.callback(_join, threads)
-        stack.callback(self._cancel.cancel)  # callbacks run last in, first out: cancel, join, rest
+        stack.callback(self._cancel.cancel)
         for thread in threads:
             thread.start()
-        for item in self._items:
-            if item.claimed and item.follower is not None and item.partial.finished_bytes():
-                item.partial.open()
-                self._shared.hashes.wake(item.follower)
         try:
             while self._open:
                 self._do(self._next_chores(), stack)
@@ -274,9 +280,6 @@ class Download:
         for chore in chores:
             if isinstance(chore, _Reconsider) and not self._is_here(chore.item) and self._claim(chore.item):
                 self._prepare([chore.item], stack)
-                if chore.item.follower is not None:
-                    chore.item.partial.open()
-                    self._shared.hashes.wake(chore.item.follower)
 
     def _commit(self, commits: list[_Commit]) -> None:
         blobs = []
@@ -372,7 +375,7 @@ class Download:
 
     def _piece_is_here(self, item: Item) -> None:
         if item.follower is not None:
-            self._shared.hashes.wake(item.follower)
+            self._wake(item)
             self._chores.put(_Flush(item))
 
     def _piece_was_bad(self, item: Item, index: int) -> None:

@@ -88,8 +88,14 @@ class Request(http.server.BaseHTTPRequestHandler):
         """Sends (a part of) a body, counting what was sent."""
         view = memoryview(data)
         while view:
-            self.wfile.write(view[:CHUNK])
-            self.server.origin.sent(len(view[:CHUNK]))
+            count = len(view[:CHUNK])
+            # Before it is sent: a client that has all bytes must not find some of them uncounted.
+            self.server.origin.sent(count)
+            try:
+                self.wfile.write(view[:CHUNK])
+            except OSError:
+                self.server.origin.sent(-count)
+                raise
             view = view[CHUNK:]
 
     def hang_up(self) -> None:
@@ -163,6 +169,12 @@ class Origin:
         """The next requests for `path` are answered by `faults`."""
         with self._changed:
             self._faults.setdefault(path, []).extend(faults)
+
+    def behave(self) -> None:
+        """No faults any more."""
+        with self._changed:
+            self._faults.clear()
+            self.always.clear()
 
     def arrived(self, seen: Seen) -> Fault | None:
         with self._changed:
@@ -256,8 +268,8 @@ def chunked(request: Request, content: bytes) -> None:
     request.head(200, {"Transfer-Encoding": "chunked"})
     for start in range(0, len(content), 1000):
         part = content[start : start + 1000]
-        request.wfile.write(b"%x\r\n%s\r\n" % (len(part), part))
         request.server.origin.sent(len(part))
+        request.wfile.write(b"%x\r\n%s\r\n" % (len(part), part))
     request.wfile.write(b"0\r\n\r\n")
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from agent.store import Store
 from tests.support.fetching import Fetching
+from tests.support.memory import memory_directory
 from tests.support.origin import Origin
 
 
@@ -21,7 +22,7 @@ def origin() -> Iterator[Origin]:
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
     """An empty cache."""
-    with Store.open(tmp_path / "cache") as opened:
+    with memory_directory(tmp_path) as directory, Store.open(directory / "cache") as opened:
         yield opened
 
 

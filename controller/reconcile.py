@@ -7,7 +7,6 @@ is down. What it has to write raises when it cannot be written; the work queue t
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable
 from datetime import datetime
@@ -74,8 +73,6 @@ class Reconciler:
 
     async def reconcile(self, key: ObjectKey) -> float | None:
         """Look at one model. Returns the seconds after which to look again; raises KubeError."""
-        # A look at which nothing has to be written awaits nothing: many in a row must not keep the streams waiting.
-        await asyncio.sleep(0)
         model = self._models.get(key)
         invalid = self._models.invalid.get(key)
         if invalid is not None:

@@ -11,8 +11,9 @@ import logging
 
 import grpc
 from grpc import aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health
 
-from controller.health import Health
 from controller.settings import Address, SettingsError
 from controller.stream import AgentService, Desk
 from modelcache.rpc import modelcache_pb2 as pb
@@ -25,6 +26,8 @@ MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 digests of some 20,000 files."""
 STOP_GRACE = 3.0
 """Seconds for streams to end by themselves."""
+
+_SERVICE: str = pb.DESCRIPTOR.services_by_name["ModelCacheService"].full_name
 
 _OPTIONS: list[tuple[str, int]] = [
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -50,14 +53,16 @@ class AgentServer:
         self._address = address
         self._credentials = credentials
         self._service = AgentService()
-        self._health = Health(pb.DESCRIPTOR.services_by_name["ModelCacheService"].full_name)
+        # Asked by kubelets and load balancers: "" is the process, the other one the service for agents.
+        self._health = health.HealthServicer()
         self._server = aio.server(options=_OPTIONS)
         add_ModelCacheServiceServicer_to_server(self._service, self._server)
-        self._server.add_generic_rpc_handlers((self._health.handler(),))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
 
     async def start(self) -> Address:
         """Listen; the address with the port that was chosen. Raises SettingsError when it cannot be had."""
         text = str(self._address)
+        await self._serving(False)
         try:
             if self._credentials is None:
                 port = self._server.add_insecure_port(text)
@@ -73,12 +78,12 @@ class AgentServer:
     async def open(self, desk: Desk) -> None:
         """Answer agents from now on."""
         self._service.desk = desk
-        await self._health.set_serving(True)
+        await self._serving(True)
 
     async def close(self) -> None:
         """End all streams and accept no more until the next `open`."""
         desk, self._service.desk = self._service.desk, None
-        await self._health.set_serving(False)
+        await self._serving(False)
         if desk is None:
             return
         desk.registry.end_all("this controller no longer leads; connect again")
@@ -91,5 +96,10 @@ class AgentServer:
     async def stop(self) -> None:
         """Stop listening. Ends the streams first: gRPC prints a traceback for each that is alive when it stops."""
         await self.close()
-        await self._health.close()
+        await self._health.enter_graceful_shutdown()
         await self._server.stop(STOP_GRACE)
+
+    async def _serving(self, serving: bool) -> None:
+        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        for service in ("", _SERVICE):
+            await self._health.set(service, status)

@@ -213,6 +213,8 @@ class WorkQueue(Generic[K]):
                     self.add_after(key, again)
             finally:
                 self.done(key)
+            # A handler that waits for nothing would otherwise keep everybody else from running while keys are due.
+            await asyncio.sleep(0)
 
     # -- below the surface ---------------------------------------------------------------------------------------
 

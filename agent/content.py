@@ -100,10 +100,10 @@ def inspect(cache: Cache) -> dict[ObjectKey, tuple[Held, ...]]:
     """Everything published on this node, each snapshot quickly checked. Blocks for the disk; done once, at start."""
     found: dict[ObjectKey, tuple[Held, ...]] = {}
     for row in cache.published():
+        key = ObjectKey(row.namespace, row.name)
         problems = cache.quick_check(*row.key)
         for problem in problems[:_SHOWN_PROBLEMS]:
-            _log.warning("model %s/%s: %s: %s", row.namespace, row.name, problem.path, problem.detail)
-        key = ObjectKey(row.namespace, row.name)
+            _log.warning("%s is not as it was published: %s", problem.path, problem.detail, extra={"model": str(key)})
         held = held_of(row, _known(cache, row), Condition.DOUBTFUL if problems else None)
         found[key] = (*found.get(key, ()), held)
     return found

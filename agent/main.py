@@ -60,13 +60,13 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
             connections=settings.connections, bandwidth=settings.bandwidth, reserve_bytes=settings.reserve_bytes
         ),
     )
-    ended = False
+    all_ended = True
     try:
         async with KubeClient.connect(settings.kubeconfig, user_agent="modelcache-agent") as client:
-            ended = await _serve(settings, stop, store, downloader, client)
+            all_ended = await _serve(settings, stop, store, downloader, client)
     finally:
-        if ended:
-            # Otherwise a thread may still be at it; the end of the process closes both.
+        if all_ended:
+            # Otherwise a thread is still at it; the end of the process closes both.
             downloader.close()
             store.close()
 
@@ -77,7 +77,10 @@ async def _serve(
     """Everything between start and end; whether nothing is left running."""
     clock, rng = LoopClock(), Random()  # noqa: S311  # jitter, not cryptography
     held = await in_thread(lambda: inspect(store))
-    _log.info("node %s: cache %s with %d models opened", settings.node, settings.root, len(held))
+    context = {"node": settings.node}
+    _log.info("opened the cache %s with %d models", settings.root, len(held), extra=context)
+    if not store.report.clean:
+        _log.warning("the cache had to be mended after a crash: %s", store.report, extra=context)
 
     def labels_changed() -> None:
         models.poke()

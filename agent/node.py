@@ -192,7 +192,7 @@ class NodeLabels:
             # What cannot be mended is how it is.
             self._confirmed = dict(self._actual or {})
             return self._failed(f"Cannot label this node: {error}", error.retry_after)
-        _log.info("node %s: labels changed: %s", self._node, _described(patch))
+        _log.info("labels changed: %s", _described(patch), extra={"node": self._node})
         self._take(stored)
         self._unconfirmed -= {key for key in patch if patch[key] == self._wanted.get(key)}
         self._settle()
@@ -219,7 +219,7 @@ class NodeLabels:
         now = self._clock.now()
         delay = self._backoff.fail(now, retry_after)
         if problem != self._problem:
-            _log.warning("node %s: next try in %.1f s: %s", self._node, delay, problem)
+            _log.warning("next try in %.1f s: %s", delay, problem, extra={"node": self._node})
         self._problem, self.next_try = problem, now + delay
         return delay
 

@@ -68,6 +68,12 @@ def blob_bytes(cache: Path) -> int:
     return sum(blob.stat().st_size for blob in (cache / "blobs").rglob("*") if blob.is_file())
 
 
+def lose_index(cache: Path) -> None:
+    """Delete the index, as an administrator does who follows bad advice."""
+    for part in cache.glob("state.sqlite3*"):
+        part.unlink()
+
+
 async def test_a_model_arrives_verified_and_labelled_and_leaves_without_a_trace(
     start_agent: StartAgent, controller: ScriptedController, hub: HubServer, node: TestNode, cache: Path
 ) -> None:
@@ -230,6 +236,27 @@ async def test_a_restart_without_controller_keeps_the_label_and_mends_what_was_t
     assert hub.hub.stats.file_bytes == len(weights(1)), "only the damaged file is fetched again"
     assert_published(cache, "team-a", "small", manifest)
     assert ours(node) == labels
+
+
+async def test_a_lost_index_is_rebuilt_and_everything_read_again_before_it_is_announced(
+    start_agent: StartAgent, controller: ScriptedController, hub: HubServer, node: TestNode, cache: Path
+) -> None:
+    manifest = manifest_of(repository(hub))
+    controller.know(manifest)
+    await controller.want(wish("team-a", "small", manifest, hub_ref="main"))
+    first = start_agent()
+    await controller.until_model("team-a", "small", is_ready)
+    first.kill()
+    lose_index(cache)
+    hub.hub.stats.reset()
+    second = start_agent()
+    before = len(controller.reports)
+    await controller.until_model("team-a", "small", is_ready, after=before)
+    assert hub.hub.stats.file_bytes == 0
+    assert "the cache had to be mended" in second.logs()
+    assert "mend" in second.logs()
+    assert_published(cache, "team-a", "small", manifest)
+    assert ours(node) == model_labels("team-a", "small", manifest.revision)
 
 
 async def test_a_change_and_then_a_deletion_in_the_middle_of_a_download(

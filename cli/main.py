@@ -107,9 +107,6 @@ def controller(
         str, typer.Option(help="Namespace of the leader election's Lease.", envvar="MODELCACHE_NAMESPACE")
     ] = "modelcache-system",
     kubeconfig: Kubeconfig = None,
-    cache_root: Annotated[
-        Path, typer.Option(help="Cache directory of the agents, shown in the status.", envvar="MODELCACHE_CACHE_ROOT")
-    ] = DEFAULT_ROOT,
     heartbeat: Annotated[
         float, typer.Option(help="Seconds between two reports of an idle agent.", envvar="MODELCACHE_HEARTBEAT")
     ] = 10.0,
@@ -140,7 +137,6 @@ def controller(
         leader_elect=leader_elect,
         namespace=namespace,
         kubeconfig=kubeconfig,
-        cache_root=cache_root,
         heartbeat=heartbeat,
         agent_timeout=agent_timeout,
         resolve_retry=resolve_retry,

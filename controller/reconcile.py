@@ -8,7 +8,7 @@ is down. What it has to write raises when it cannot be written; the work queue t
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -56,7 +56,6 @@ class Reconciler:
         writer: StatusWriter,
         refusal: Refusal,
         *,
-        cache_root: Path,
         wall: Callable[[], datetime],
     ) -> None:
         self._models = models
@@ -68,7 +67,6 @@ class Reconciler:
         self._store = store
         self._writer = writer
         self._refusal = refusal
-        self._paths = CachePaths(cache_root)
         self._wall = wall
 
     async def reconcile(self, key: ObjectKey) -> float | None:
@@ -181,7 +179,7 @@ class Reconciler:
         return Facts(
             generation=model.metadata.generation,
             now=self._now(),
-            path=str(self._paths.current(model.metadata.namespace, model.metadata.name)),
+            path=self._path(model, assigned),
             request=request,
             pinned=tracked.pinned,
             problem=problem,
@@ -193,6 +191,11 @@ class Reconciler:
             assigned=assigned,
             nodes={name: self._registry.view(name, tracked.key) for name in assigned},
         )
+
+    def _path(self, model: DynamoModel, assigned: Sequence[str]) -> str:
+        """Where pods of the assigned nodes find the model; empty until an agent has said where its cache is."""
+        root = self._registry.cache_root(assigned)
+        return str(CachePaths(Path(root)).current(model.metadata.namespace, model.metadata.name)) if root else ""
 
     async def _clean_up(self, model: DynamoModel, tracked: Tracked) -> None:
         """Remove the ConfigMaps of manifests that neither the status nor any agent refers to."""

@@ -26,6 +26,8 @@ from modelcache.rpc import modelcache_pb2 as pb
 
 _log = logging.getLogger(__name__)
 
+_LONGEST_ROOT = 1024
+"""Characters; the path below it has to fit into the status as well."""
 _SHORTEST_WAIT = 0.01
 """Seconds; keeps a clock that is coarser than its timers from spinning."""
 
@@ -46,6 +48,8 @@ class Session:
     instance: str
     peer: str
     arrival: int
+    cache_root: str = ""
+    """Absolute path of the cache on the host; empty when the agent said nothing usable."""
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the desired state may have changed, or the stream has to end."""
     ending: Ending | None = None
@@ -74,6 +78,11 @@ class Session:
         """Whether the agent has said that it has nothing of this model, knowing that it should have nothing."""
         told = self.acknowledged > 0 and self.listed.get(key, 0) < self.acknowledged
         return self.reported and told and key not in self.reports
+
+
+def usable_root(text: str) -> str:
+    """A cache directory as an agent gave it, if it can be shown to users as one; otherwise empty."""
+    return text if text.startswith("/") and text.isprintable() and len(text) <= _LONGEST_ROOT else ""
 
 
 @dataclass(eq=False)
@@ -166,12 +175,17 @@ class Registry:
         reports = (record.session.reports.get(key) for record in self._records.values())
         return any(report and report.manifest_digest not in ("", digest) for report in reports)
 
+    def cache_root(self, nodes: Iterable[str]) -> str:
+        """Where the first of these nodes that has said so keeps its cache; empty when none has."""
+        records = (self._records.get(node) for node in sorted(nodes))
+        return next((record.session.cache_root for record in records if record and record.session.cache_root), "")
+
     # -- what streams do -----------------------------------------------------------------------------------------
 
     def connect(self, hello: pb.Hello, peer: str) -> Session:
         """Take over the node's place from whoever had it. The caller has checked that the node exists."""
         self._arrivals += 1
-        session = Session(hello.node, hello.instance[:128], peer, self._arrivals)
+        session = Session(hello.node, hello.instance[:128], peer, self._arrivals, usable_root(hello.cache_root))
         old = self._records.get(session.node)
         if old is not None:
             if self.presence(session.node) is not Presence.GONE:

@@ -14,8 +14,6 @@ from typing import NamedTuple
 
 import msgspec
 
-from modelcache.paths import DEFAULT_ROOT
-
 _NAMESPACE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
@@ -48,8 +46,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     `listen` is where agents connect. `namespace` is where the Lease of the leader election lives, `leader_elect` False
     leaves the election out (one process on one machine). `kubeconfig` None means $KUBECONFIG, the pod's service account or
-    ~/.kube/config. `cache_root` is the agents' cache directory, which the status shows to users. An agent that is silent
-    for `agent_timeout` counts as gone. `resolve_retry` is the longest wait until a failed source is asked again.
+    ~/.kube/config. An agent that is silent for `agent_timeout` counts as gone. `resolve_retry` is the longest wait until a
+    failed source is asked again.
     """
 
     listen: str = "127.0.0.1:7443"
@@ -57,7 +55,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     leader_elect: bool = True
     namespace: str = "modelcache-system"
     kubeconfig: Path | None = None
-    cache_root: Path = DEFAULT_ROOT
     heartbeat: float = 10.0
     agent_timeout: float = 40.0
     resolve_retry: float = 300.0
@@ -91,8 +88,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             raise _wrong("namespace", f"is {self.namespace[:80]!r}, which cannot be the name of a namespace")
         if self.kubeconfig is not None and not self.kubeconfig.is_file():
             raise _wrong("kubeconfig", f"is {str(self.kubeconfig)!r}, where there is no file")
-        if not self.cache_root.is_absolute():
-            raise _wrong("cache_root", f"is {str(self.cache_root)!r}; it must be an absolute path, as pods mount it")
         if not 1 <= self.heartbeat <= 3600:
             raise _wrong("heartbeat", f"is {self.heartbeat:g}; it must be from 1 to 3600 seconds")
         if not 2 * self.heartbeat <= self.agent_timeout <= 86400:

@@ -46,7 +46,7 @@ def build_status(facts: Facts, previous: Status) -> Status:
         ready_nodes=ready,
         node_problems=tuple(state.problem for state in states if state.problem)[:PROBLEMS_SHOWN],
         progress=_progress(facts, target, states, previous),
-        storage_ref=StorageRef(path=facts.path),
+        storage_ref=StorageRef(path=facts.path) if facts.path else previous.storage_ref,
     )
     if target is None:
         return msgspec.structs.replace(status, download_start_time=None, download_complete_time=None)

@@ -78,7 +78,7 @@ class Term:
         self._reconciler = Reconciler(
             self._models, self._nodes, self._registry, self._memory, self._resolution, removal, store,
             StatusWriter(client, recorder, clock), Refusal(client, _wall),
-            cache_root=settings.cache_root, wall=_wall,
+            wall=_wall,
         )  # fmt: skip
         self._connect_events()
 

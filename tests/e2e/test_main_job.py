@@ -70,7 +70,7 @@ def test_apply_to_ready_with_kubectl(
     assert status["progress"]["percent"] == 100
     assert status["readyEndpoints"] == status["totalEndpoints"] == 0
     assert status["downloadStartTime"] <= status["downloadCompleteTime"]
-    assert status["storageRef"]["path"].endswith(f"/models/{namespace}/tiny/current")
+    assert status["storageRef"]["path"] == str(cluster.paths(cluster.nodes[0]).current(namespace, "tiny"))
     conditions = {entry["type"]: (entry["status"], entry["reason"]) for entry in status["conditions"]}
     assert conditions["Downloaded"] == ("True", "DownloadComplete")
     assert conditions["Verified"] == ("True", "ChecksumValid")

@@ -37,7 +37,7 @@ async def test_from_apply_to_ready(world: World) -> None:
     assert status["assignedNodes"] == status["readyNodes"] == sorted(world.nodes)
     assert status["files"] == len(FILES)
     assert status["modelSizeBytes"] == sum(map(len, FILES.values()))
-    assert status["storageRef"]["path"] == f"/var/lib/dynamo-models/models/{world.namespace}/m/current"
+    assert status["storageRef"]["path"] == f"/nowhere/models/{world.namespace}/m/current"
     assert status["readyEndpoints"] == status["totalEndpoints"] == 0
     for agent in agents:
         desired = agent.desired[world.key(model)]

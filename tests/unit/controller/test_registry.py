@@ -199,3 +199,13 @@ async def test_closing_waits_for_the_streams(registry: Registry) -> None:
     registry.disconnect(session)
     await registry.all_disconnected()
     registry.close()
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"), [("/cache", "/cache"), ("", ""), ("relative", ""), ("/a\nb", ""), ("/" + "x" * 2000, "")]
+)
+async def test_where_an_agent_keeps_its_cache_is_believed_only_if_it_can_be_shown(
+    registry: Registry, said: str, kept: str
+) -> None:
+    registry.connect(pb.Hello(node="b", instance="1", cache_root=said), "peer")
+    assert registry.cache_root(["a", "b"]) == kept

@@ -31,7 +31,6 @@ def test_the_defaults_need_only_the_word_that_loopback_is_meant() -> None:
         ({"listen": "::1:7443"}, ["listen", "brackets"]),
         ({"namespace": "Not_A_Name"}, ["namespace", "MODELCACHE_NAMESPACE"]),
         ({"kubeconfig": Path("/nowhere/kubeconfig")}, ["kubeconfig", "/nowhere/kubeconfig"]),
-        ({"cache_root": Path("relative")}, ["cache_root", "--cache-root"]),
         ({"heartbeat": 0.0}, ["heartbeat"]),
         ({"agent_timeout": 15.0}, ["agent_timeout", "heartbeat"]),
         ({"agent_timeout": 1e9}, ["agent_timeout"]),

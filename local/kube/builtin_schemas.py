@@ -20,6 +20,7 @@ from local.kube import builtin_overlay as overlay
 from local.kube.json_schema_props import json_schema_props
 from local.kube.object_meta import API_VERSION, KIND, OBJECT_META
 from local.kube.structural import UNIQUE
+from local.kube.value_validation import EMPTY_BYTES
 
 Schema = dict[str, Any]
 
@@ -284,6 +285,8 @@ def _type_schema(key: str, name: str, type_name: str, field: Any, *, inline: boo
         schema = dict(_SCALARS[type_name])
         if type_name == "int":
             schema["format"] = "int64" if name in overlay.INT64_FIELDS else "int32"
+        if inline and schema.get("format") == "byte":
+            schema[EMPTY_BYTES] = True
         return schema
     if inline:
         # Shallow: the caller adds its own default or description next to the shared properties.

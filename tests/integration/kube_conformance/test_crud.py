@@ -187,6 +187,8 @@ def test_secrets_take_text_and_give_base64(api: Api, namespace: str) -> None:
     assert created["data"] == {"token": "aGZfeA=="}
     assert "stringData" not in created
     assert created["type"] == "Opaque"
+    nothing = api.post(path, {**secret, "metadata": {"name": "c"}, "data": {"token": ""}}).expect(201)
+    assert nothing["data"] == {"token": ""}
     broken = {**secret, "metadata": {"name": "b"}, "data": {"token": "not base64!"}}
     assert "illegal base64 data" in api.post(path, broken).expect(400)["message"]
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import os
 import random
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -24,6 +26,7 @@ from modelcache.rpc.modelcache_pb2 import (
 from tests.integration.agent.conftest import CANARY, StartAgent, TestNode, manifest_of
 from tests.support.controller import ScriptedController, model_in, wish
 from tests.support.faulty_api import FaultyApi
+from tests.support.process import Process
 from tests.support.waiting import wait_until_async
 
 SMALL = {"config.json": b'{"model_type": "test"}', "sub/tokenizer.json": b"{}", "empty.txt": b""}
@@ -66,6 +69,16 @@ def assert_published(cache: Path, namespace: str, name: str, manifest: Manifest)
 def blob_bytes(cache: Path) -> int:
     """Bytes of finished content on the node's disk."""
     return sum(blob.stat().st_size for blob in (cache / "blobs").rglob("*") if blob.is_file())
+
+
+async def until_logged(agent: Process, *steps: str) -> None:
+    """Return when the agent's worker has logged one of these steps. In a thread: the controller needs the event loop."""
+    wanted = [f"agent.worker: {step}" for step in steps]
+    await asyncio.to_thread(agent.stderr.wait_for, lambda line: any(each in line for each in wanted))
+
+
+def published_models(cache: Path) -> list[str]:
+    return os.listdir(cache / "models")
 
 
 def lose_index(cache: Path) -> None:
@@ -175,6 +188,37 @@ async def test_killed_in_a_download_it_goes_on_where_it_was(
     assert hub.hub.stats.file_bytes <= manifest.size - finished
     assert ready.origin_bytes == hub.hub.stats.file_bytes, "counted since the start of the process"
     assert_published(cache, "team-a", "large", manifest)
+
+
+async def test_killed_at_each_step_it_never_promises_what_is_not_there_and_arrives_all_the_same(
+    start_agent: StartAgent, controller: ScriptedController, hub: HubServer, node: TestNode, cache: Path
+) -> None:
+    manifest = manifest_of(repository(hub))
+    labels = model_labels("team-a", "small", manifest.revision)
+    controller.know(manifest)
+    await controller.want(wish("team-a", "small", manifest, hub_ref="main"))
+    for step in ("fetch manifest", "download", "publish", "switch"):
+        agent = start_agent()
+        # Where an earlier life got further than its last line, this one may be past the step: then it is done.
+        await until_logged(agent, step, "done")
+        agent.kill()
+        if ours(node):
+            assert_published(cache, "team-a", "small", manifest)
+    last = start_agent()
+    await controller.until_model("team-a", "small", is_ready)
+    last.kill()
+    assert ours(node) == labels
+    assert_published(cache, "team-a", "small", manifest)
+
+    nonce = await controller.want()
+    removing = start_agent()
+    await until_logged(removing, "remove model")
+    removing.kill()
+    assert ours(node) == {}, "label before files"
+    start_agent()
+    await controller.until_gone("team-a", "small", nonce)
+    assert published_models(cache) == []
+    assert blob_bytes(cache) == 0
 
 
 async def test_asked_to_stop_in_a_download_it_stops_at_once(

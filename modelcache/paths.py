@@ -2,7 +2,7 @@
 
     <root>
       blobs/sha256/<ab>/<hex>                immutable content, 0444, private to the agent
-      partial/<key>/                         one file under way: data and piece journal
+      partial/<key>/                         one file under way: data and piece journal (a file of one piece: just data)
       manifests/<hex>                        manifests by digest (canonical JSON)
       records/<namespace>/<name>/<snapshot>.json  what each published directory is: its manifest and hub claim
       models/<namespace>/<name>/<snapshot>/  what pods mount: hard links to blobs, read-only
@@ -42,7 +42,7 @@ class CachePaths:
         return self.blobs / sha256[:2] / sha256
 
     def partial_file(self, key: str) -> Path:
-        """The directory of a file under way; `key` as given by `partial_key`."""
+        """The directory of a file under way, or itself if it is small; `key` as given by `partial_key`."""
         return self.partial / key
 
     def manifest(self, digest: str) -> Path:

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import xxhash
 
+from agent.store.durable import files_below
 from agent.store.index import FileRow
 
 READ_BYTES = 1 << 20
@@ -38,7 +39,7 @@ class ProblemKind(StrEnum):
 
 
 class Problem(NamedTuple):
-    """One finding. `path` is absolute; `sha256` is what the content should be, empty for unexpected files."""
+    """One finding. `path` is absolute; `sha256` is what the content should be, empty for what should have none."""
 
     path: Path
     kind: ProblemKind
@@ -47,32 +48,29 @@ class Problem(NamedTuple):
     bad_pieces: tuple[int, ...] = ()
 
 
-def compare(path: Path, row: FileRow) -> Problem | None:
-    """The difference between a published file and its row in the index, without reading content."""
+def compare(place: str | Path, row: FileRow, *, copy: bool = False) -> Problem | None:
+    """The difference between a published file and its row in the index, without reading content.
+
+    `copy`: it may be another inode with the same mtime, as in the hub view when no link was left. Takes plain strings
+    because this is called for every file on the node at every start, and making Path objects costs as much as the look.
+    """
     try:
-        found = path.lstat()
+        found = os.lstat(place)
     except FileNotFoundError:
-        return Problem(path, ProblemKind.MISSING, "the file is gone", row.sha256)
+        return Problem(Path(place), ProblemKind.MISSING, "the file is gone", row.sha256)
     except OSError as error:
-        return Problem(path, ProblemKind.UNREADABLE, error.strerror or str(error), row.sha256)
+        return Problem(Path(place), ProblemKind.UNREADABLE, error.strerror or str(error), row.sha256)
     if not stat.S_ISREG(found.st_mode):
-        return Problem(path, ProblemKind.NOT_A_FILE, "something else lies in its place", row.sha256)
+        return Problem(Path(place), ProblemKind.NOT_A_FILE, "something else lies in its place", row.sha256)
     for what, expected, actual in (
         ("size", row.size, found.st_size),
-        ("inode", row.inode, found.st_ino),
+        ("inode", row.inode, row.inode if copy else found.st_ino),
         ("mtime in ns", row.mtime_ns, found.st_mtime_ns),
     ):
         if expected != actual:
-            return Problem(path, ProblemKind.CHANGED, f"{what} is {actual}, was {expected}", row.sha256)
+            detail = f"{what} is {actual}, was {expected}"
+            return Problem(Path(place), ProblemKind.CHANGED, detail, row.sha256)
     return None
-
-
-def compare_copy(path: Path, row: FileRow) -> Problem | None:
-    """Like `compare` for the hub view, where a file may be a copy with the same mtime instead of the same inode."""
-    problem = compare(path, row)
-    if problem is None or problem.kind is not ProblemKind.CHANGED:
-        return problem
-    return compare(path, row._replace(inode=path.lstat().st_ino))
 
 
 def judge(path: Path, row: FileRow, content: ContentDigest, pieces: bytes | None) -> Problem | None:
@@ -86,16 +84,15 @@ def judge(path: Path, row: FileRow, content: ContentDigest, pieces: bytes | None
 
 def unexpected(directory: Path, expected: Iterable[str]) -> list[Problem]:
     """Files below `directory` that are not among the relative paths `expected`."""
+    if not directory.is_dir() or directory.is_symlink():
+        return []  # then the files that are expected are missing, which is found elsewhere
     known = set(expected)
-    found = []
-    for root, directories, files in os.walk(directory):
-        prefix = os.path.relpath(root, directory)
-        for name in (*files, *(name for name in directories if (Path(root) / name).is_symlink())):
-            relative = name if prefix == "." else f"{prefix}/{name}"
-            if relative not in known:
-                detail = "it belongs to no file of the manifest"
-                found.append(Problem(Path(root) / name, ProblemKind.UNEXPECTED, detail, ""))
-    return found
+    detail = "it belongs to no file of the manifest"
+    return [
+        Problem(directory / path, ProblemKind.UNEXPECTED, detail, "")
+        for path in files_below(directory)
+        if path not in known
+    ]
 
 
 class ContentDigest(NamedTuple):

@@ -137,6 +137,22 @@ def link_tree(files: Iterable[tuple[str, Path]], target: Path) -> None:
         fsync_directory(directory)
 
 
+def files_below(directory: Path) -> list[str]:
+    """Relative paths of everything below `directory` that is not a directory itself; symlinks are not followed."""
+    found: list[str] = []
+    pending = [""]
+    while pending:
+        prefix = pending.pop()
+        with os.scandir(directory / prefix) as entries:
+            for entry in entries:
+                path = prefix + entry.name
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append(path + "/")
+                else:
+                    found.append(path)
+    return found
+
+
 def remove_tree(path: Path) -> None:
     """Deletes a directory tree or a file, never following symlinks. Nothing is synced: recovery repeats it."""
     try:

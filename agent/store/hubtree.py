@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from agent.store.durable import (
+    files_below,
     fsync_directory,
     link_tree,
     make_directories,
@@ -97,7 +98,7 @@ def _reconcile_commit(paths: CachePaths, namespace: str, target: Path, files: Ma
 
 
 def _reconcile_refs(paths: CachePaths, refs: Path, wanted: Mapping[str, str]) -> None:
-    for existing in list(_files_below(refs)):
+    for existing in list(files_below(refs)):
         if existing not in wanted:
             (refs / existing).unlink()
             remove_empty_parents((refs / existing).parent, refs)
@@ -110,7 +111,7 @@ def _reconcile_refs(paths: CachePaths, refs: Path, wanted: Mapping[str, str]) ->
 
 
 def _remove_extra(directory: Path, wanted: set[str]) -> None:
-    for existing in list(_files_below(directory)):
+    for existing in list(files_below(directory)):
         if existing not in wanted:
             (directory / existing).unlink()
             remove_empty_parents((directory / existing).parent, directory)
@@ -134,14 +135,3 @@ def _same(place: Path, source: Path) -> bool:
     if not stat.S_ISREG(ours.st_mode):
         return False
     return (ours.st_size, ours.st_mtime_ns) == (theirs.st_size, theirs.st_mtime_ns)
-
-
-def _files_below(directory: Path) -> list[str]:
-    """Relative paths of everything below `directory` that is not a directory itself."""
-    found: list[str] = []
-    for root, directories, files in os.walk(directory):
-        relative = os.path.relpath(root, directory)
-        prefix = "" if relative == "." else relative + "/"
-        links = [name for name in directories if (Path(root) / name).is_symlink()]
-        found.extend(prefix + name for name in (*files, *links))
-    return found

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from agent.store import checking
 from agent.store.checking import Problem, ProblemKind
-from agent.store.durable import fsync_directory, make_directories, place_link, remove_tree
+from agent.store.durable import fsync_directory, make_directories, place_link, remove_tree, replace_symlink
 from agent.store.errors import BlobMissing, io_errors
 from agent.store.index import BlobRow, FileRow, Index, PublishedSnapshot
 from modelcache.paths import CachePaths
@@ -53,11 +53,11 @@ def quick_check(paths: CachePaths, index: Index, row: PublishedSnapshot) -> list
     """See Store.quick_check."""
     files = index.files(*row.key)
     target = paths.snapshot(*row.key)
-    found = [problem for file in files if (problem := checking.compare(target / file.path, file))]
-    found += checking.unexpected(target, (file.path for file in files))
+    found = [problem for file in files if (problem := checking.compare(f"{target}/{file.path}", file))]
+    found += _check_directory(paths, row, files)
     view = _hub_directory(paths, row)
     if view is not None:
-        found += [problem for file in files if (problem := checking.compare_copy(view / file.path, file))]
+        found += [problem for file in files if (problem := checking.compare(f"{view}/{file.path}", file, copy=True))]
     return found
 
 
@@ -73,7 +73,7 @@ def deep_check(
     target = paths.snapshot(*row.key)
     view = _hub_directory(paths, row)
     files = index.files(*row.key)
-    problems = checking.unexpected(target, (file.path for file in files))
+    problems = _check_directory(paths, row, files)
     for file in files:
         published, blob = target / file.path, paths.blob(file.sha256)
         found = _read(index, file, [published, blob, *([view / file.path] if view is not None else [])], paid)
@@ -109,7 +109,7 @@ def restore(paths: CachePaths, index: Index, row: PublishedSnapshot) -> list[Pat
         place, blob = target / file.path, paths.blob(file.sha256)
         if checking.compare(place, file) is None and place.lstat().st_ino == blob.lstat().st_ino:
             continue
-        make_directories(place.parent, paths.models, 0o755)
+        make_directories(place.parent, paths.root, 0o755)
         if place.is_dir() and not place.is_symlink():
             remove_tree(place)
         place_link(blob, place, paths.staging)
@@ -117,7 +117,29 @@ def restore(paths: CachePaths, index: Index, row: PublishedSnapshot) -> list[Pat
         fsync_directory(place.parent)
         index.update_file(*row.key, file_row(target, file.path, file.sha256))
         changed.append(place)
+    link = paths.current(row.namespace, row.name)
+    if row.current and not _leads_to(link, row.snapshot):
+        remove_tree(link)
+        replace_symlink(link, row.snapshot, paths.staging)
+        changed.append(link)
     return changed
+
+
+def _check_directory(paths: CachePaths, row: PublishedSnapshot, files: list[FileRow]) -> list[Problem]:
+    """Files that do not belong into a snapshot, and a `current` that does not lead where it should."""
+    problems = checking.unexpected(paths.snapshot(*row.key), (file.path for file in files))
+    link = paths.current(row.namespace, row.name)
+    if row.current and not _leads_to(link, row.snapshot):
+        detail = f"it is not a symlink to {row.snapshot}, which is in force"
+        problems.append(Problem(link, ProblemKind.CHANGED, detail, ""))
+    return problems
+
+
+def _leads_to(link: Path, target: str) -> bool:
+    try:
+        return str(link.readlink()) == target
+    except OSError:
+        return False
 
 
 def _hub_directory(paths: CachePaths, row: PublishedSnapshot) -> Path | None:

@@ -33,6 +33,7 @@ from agent.store.errors import (
     IndexFailed,
     NotPublished,
     PublishConflict,
+    StoreIOError,
     io_errors,
 )
 from agent.store.garbage import Existing, Garbage, Keep, garbage
@@ -172,6 +173,10 @@ class Store:
                     found = os.fstat(descriptor)
                 finally:
                     os.close(descriptor)
+            if found.st_size != blob.size:
+                raise StoreIOError(
+                    f"{blob.path} has {found.st_size} bytes, {blob.size} were written: somebody changed it"
+                )
             rows[blob.sha256] = BlobRow(blob.sha256, found.st_size, found.st_mtime_ns, found.st_ino, self._clock())
         with self._tree:
             with io_errors("create directories in", self.paths.blobs):
@@ -284,7 +289,7 @@ class Store:
             recovery.write_record(self.paths, record)
             staged = self.paths.staging / uuid.uuid4().hex
             link_tree(((file.path, self.paths.blob(str(file.sha256))) for file in manifest.files), staged)
-            make_directories(target.parent, self.paths.models, layout.PUBLIC)
+            make_directories(target.parent, self.paths.root, layout.PUBLIC)
             # The moment of publication.
             staged.rename(target)
             # Crash after the node is labelled: the directory has to be there.
@@ -340,9 +345,9 @@ class Store:
             # After the files: a crash in between leaves rows without files, which recovery forgets.
             self._index.forget_blobs(chosen.blobs)
             for key in chosen.partials:
-                directory = self.paths.partial_file(key)
-                freed += _blocks(directory)
-                remove_tree(directory)
+                path = self.paths.partial_file(key)
+                freed += _blocks(path)
+                remove_tree(path)
         return Removed(chosen, freed)
 
     # Checking and mending
@@ -438,11 +443,11 @@ def _open_index(paths: CachePaths) -> tuple[Index, str | None]:
         return Index.open(paths.index), str(error)
 
 
-def _blocks(directory: Path) -> int:
-    """Bytes of the disk that the files in a directory take."""
-    if not directory.is_dir():
-        return 0
-    return sum(entry.stat(follow_symlinks=False).st_blocks * 512 for entry in os.scandir(directory))
+def _blocks(path: Path) -> int:
+    """Bytes of the disk that a file, or the files in a directory, take."""
+    if not path.is_dir():
+        return path.lstat().st_blocks * 512
+    return sum(entry.stat(follow_symlinks=False).st_blocks * 512 for entry in os.scandir(path))
 
 
 def _unlink(path: Path) -> int:

@@ -140,8 +140,8 @@ class Download:
             if key in items:
                 items[key].paths.append(file.path)
                 continue
-            directory = self._store.paths.partial_file(key)
-            partial = PartialFile(directory, file.size, self._shared.piece_bytes, self._shared.boot)
+            path = self._store.paths.partial_file(key)
+            partial = PartialFile(path, file.size, self._shared.piece_bytes, self._shared.boot)
             items[key] = Item(key, file, [file.path], partial, aliases=alias_keys(file, source, revision))
         return sorted(items.values(), key=lambda item: (-item.file.size, item.file.path))
 
@@ -190,7 +190,7 @@ class Download:
     def _prepare(self, items: list[Item], stack: contextlib.ExitStack) -> None:
         """Reserves room for all `items` and takes over what an earlier run left. Raises InsufficientStorage."""
         self._hold.partials.update(item.key for item in items)
-        new = [item for item in items if not item.partial.directory.exists()]
+        new = [item for item in items if not item.partial.path.exists()]
         needs = sum(on_disk(item.file.size) - item.partial.allocated_bytes() for item in items)
         reservation = stack.enter_context(self._shared.space.reserve(max(0, needs)))
         for item in items:
@@ -203,7 +203,7 @@ class Download:
             except StoreFull as error:
                 # Nothing of this download stays: there is no room for it, and what was there before is of use.
                 for created in new:
-                    created.partial.discard()
+                    self._discard(created)
                 raise self._full(error, needs) from error
             reservation.used(item.partial.allocated_bytes() - before)
             self._begin(item)
@@ -255,7 +255,7 @@ class Download:
             _join(threads)
             self._rest()
             for item in left:
-                item.partial.discard()
+                self._discard(item)
             raise self._full(error, needs) from error
 
     def _next_chores(self) -> list[_Chore]:
@@ -300,7 +300,7 @@ class Download:
         if blobs:
             self._store.commit_blobs(blobs)
         for commit in commits:
-            commit.item.partial.discard()
+            self._discard(commit.item)
             for number, path in enumerate(commit.item.paths):
                 if number:  # the same content at a second path: it came with the first
                     self._meter.received(commit.item.file.size, fetched=False)
@@ -392,7 +392,7 @@ class Download:
             return
         self._source.forget(item.file)
         if item.fetched_again:
-            item.partial.discard()
+            self._discard(item)
             self._chores.put(wrong)
             return
         # Which piece is bad cannot be told from the origin alone. Once more from the start: it may have been on the way.
@@ -440,6 +440,10 @@ class Download:
             if item.claimed:
                 item.claimed = False
                 self._shared.flights.release(item.key)
+
+    def _discard(self, item: Item) -> None:
+        with io_errors("remove", item.partial.path):
+            item.partial.discard()
 
     def _full(self, error: StoreFull, needs: int) -> InsufficientStorage:
         return InsufficientStorage(str(error), needs=needs, free=self._shared.space.usable())

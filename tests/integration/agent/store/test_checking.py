@@ -1,6 +1,7 @@
 """Every way in which a published model can be changed behind the agent's back: noticed, and mended."""
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -83,6 +84,31 @@ def test_a_changed_file_is_noticed_and_mended(store: Store, change: str, where: 
     for place in (published, in_hub):
         assert place(store, "weights/part").read_bytes() == FILES["weights/part"]
         assert not place(store, "weights/part").is_symlink()
+
+
+@pytest.mark.parametrize("whole", ["models/team/model", f"models/team/model/{OLD}", "hub/team", "models"])
+def test_whole_directories_that_are_gone_come_back(store: Store, whole: str) -> None:
+    shutil.rmtree(store.paths.root / whole)
+    problems = store.quick_check(*KEY)
+    assert {problem.kind for problem in problems if problem.path.name != "current"} == {ProblemKind.MISSING}
+    store.restore(*KEY)
+    assert store.quick_check(*KEY) == []
+    assert in_hub(store, "config.json").read_bytes() == b"{}"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [Path.unlink, lambda link: (link.unlink(), link.symlink_to("/etc")), lambda link: (link.unlink(), link.mkdir())],
+)
+def test_a_current_that_was_changed_is_put_back(store: Store, change: Callable[[Path], object]) -> None:
+    link = store.paths.current("team", "model")
+    change(link)
+    (problem,) = store.quick_check(*KEY)
+    assert problem.path == link
+    assert store.restore(*KEY) == [link]
+    assert os.readlink(link) == OLD
+    assert store.quick_check(*KEY) == []
+    assert Path("/etc").is_dir()
 
 
 @pytest.mark.parametrize("name", ["evil.py", "weights/more", "link"])

@@ -116,7 +116,8 @@ def test_a_file_of_one_piece_has_no_journal(tmp_path: Path) -> None:
     fill(file, 0)
     file.flush()
     file.close()
-    assert os.listdir(tmp_path / "key") == ["data"]
+    assert os.listdir(tmp_path) == ["key"]
+    assert (tmp_path / "key").read_bytes() == CONTENT[:10]
     assert make(tmp_path, size=10).missing() == [0]
 
 
@@ -158,3 +159,17 @@ def test_no_file_stays_open_after_prepare_and_close(tmp_path: Path) -> None:
     file.close()
     assert set(os.listdir("/proc/self/fd")) <= before | set(os.listdir("/proc/self/fd"))
     assert len(os.listdir("/proc/self/fd")) == len(before)
+
+
+def test_what_is_left_of_a_longer_small_file_does_not_stay_behind_it(tmp_path: Path) -> None:
+    fill(make(tmp_path, size=900), 0)
+    fill(make(tmp_path, size=10), 0)
+    assert (tmp_path / "key").read_bytes() == CONTENT[:10]
+
+
+@pytest.mark.parametrize(("before", "after"), [(10, SIZE), (SIZE, 10)])
+def test_a_partial_of_another_kind_is_begun_anew(tmp_path: Path, before: int, after: int) -> None:
+    fill(make(tmp_path, size=before), 0)
+    file = make(tmp_path, size=after)
+    fill(file, 0)
+    assert file.missing() == list(range(1, file.pieces))

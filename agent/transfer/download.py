@@ -30,7 +30,7 @@ from agent.transfer.partial import PartialFile
 from agent.transfer.plan import Plan, Work
 from agent.transfer.progress import Meter, Waiting
 from agent.transfer.sink import BufferPool, PieceSink
-from agent.transfer.source import PieceSource, RangesIgnored, Router
+from agent.transfer.source import RangesIgnored, Router
 from agent.transfer.space import SpaceLedger, on_disk
 from modelcache.manifest import Manifest, ManifestFile
 from modelcache.paths import partial_key
@@ -95,8 +95,7 @@ class Download:
         self,
         shared: Shared,
         manifest: Manifest,
-        source: PieceSource,
-        route: Router,
+        router: Router,
         meter: Meter,
         hold: Hold,
         cancel: CancelToken,
@@ -104,8 +103,7 @@ class Download:
         self._shared = shared
         self._store = shared.store
         self._manifest = manifest
-        self._source = source
-        self._route = route
+        self._router = router
         self._meter = meter
         self._hold = hold
         self._cancel = cancel
@@ -343,7 +341,7 @@ class Download:
             before = sink.position
             try:
                 try:
-                    self._route(item.file, work.first, failures).read(item.file, sink, self._cancel)
+                    self._router.choose(item.file, work.first, failures).read(item.file, sink, self._cancel)
                 finally:
                     sink.release()
                 break
@@ -390,7 +388,7 @@ class Download:
         if wrong is None:
             self._chores.put(_Commit(item, digests.sha256))
             return
-        self._source.forget(item.file)
+        self._router.distrust(item.file)
         if item.fetched_again:
             self._discard(item)
             self._chores.put(wrong)

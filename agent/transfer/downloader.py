@@ -27,7 +27,7 @@ from agent.transfer.pieces import PIECE_BYTES
 from agent.transfer.places import Places
 from agent.transfer.progress import Meter, Progress
 from agent.transfer.sink import BufferPool
-from agent.transfer.source import PieceSource, Router
+from agent.transfer.source import OriginRouter, PieceSource, Router
 from agent.transfer.space import SpaceLedger, free_bytes
 from modelcache.manifest import Manifest, ManifestFile
 from modelcache.sources.base import Location
@@ -57,7 +57,7 @@ class TransferSettings:
 
 
 Overlay = Callable[[PieceSource], Router]
-"""Given the origin of a model, says for each piece who is asked for it. The seam for peers."""
+"""Given the origin of a model, says who is asked for its pieces. The seam for peers."""
 
 
 class Downloader:
@@ -136,9 +136,9 @@ class Downloader:
             watch(meter.progress)
         places = Places(locate, self._clock)
         source = LocatedSource(places, OriginSource(self._web, places))
-        route = overlay(source) if overlay is not None else lambda file, index, failures: source
+        router = (overlay or OriginRouter)(source)
         with (cancel or CancelToken()).child() as token:
-            return Download(self._shared, manifest, source, route, meter, hold, token).run()
+            return Download(self._shared, manifest, router, meter, hold, token).run()
 
     def close(self) -> None:
         """Closes connections and ends the hash threads. Cancel all fetches first."""

@@ -49,6 +49,7 @@ DRAIN_BYTES = 64 * 1024
 """An error page or redirect up to this size is read so that the connection can be used again."""
 USER_AGENT = "dynamo-model-cache"
 
+_CONTENT = (200, 206)
 _REDIRECTS = (301, 302, 303, 307, 308)
 _DENIED = (401, 403, 404, 410)
 _ASKS_FOR_PATIENCE = (429, 503)
@@ -107,26 +108,38 @@ class OriginSource:
 
     def _follow(self, file: ManifestFile, place: Place, sink: Sink, cancel: CancelToken) -> None:
         """Reads from a place, through redirects. Raises _Denied and what `read` raises."""
-        url = place.target or place.location.url
-        for _ in range(MAX_REDIRECTS + 1):
-            try:
-                self._exchange(file, place.location, url, sink, cancel)
-            except _Redirected as redirect:
-                place.target = url = redirect.url
-            except RateLimited:
-                raise
-            except Unreachable:
-                # It may be the host that the origin had sent us to that is away: the next try asks the origin again.
-                place.target = None
-                raise
-            else:
-                return
+        with place.first_answer(cancel) as answered:
+            url = place.target or place.location.url
+            for _ in range(MAX_REDIRECTS + 1):
+                try:
+                    self._exchange(file, place.location, url, sink, cancel, answered)
+                except _Redirected as redirect:
+                    place.target = url = redirect.url
+                except RateLimited:
+                    raise
+                except Unreachable:
+                    # It may be the host that the origin had sent us to that is away: the next try asks the origin again.
+                    place.target = None
+                    raise
+                else:
+                    return
         raise Unsupported(
             f"{file.path}: {_shown(place.location.url)} leads through more than {MAX_REDIRECTS} redirects"
         )
 
-    def _exchange(self, file: ManifestFile, location: Location, url: str, sink: Sink, cancel: CancelToken) -> None:
-        """One request and its answer. Raises _Redirected, _Denied, SourceError, RangesIgnored, Cancelled."""
+    def _exchange(
+        self,
+        file: ManifestFile,
+        location: Location,
+        url: str,
+        sink: Sink,
+        cancel: CancelToken,
+        answered: Callable[[], None],
+    ) -> None:
+        """One request and its answer; `answered` is called when content begins to come.
+
+        Raises _Redirected, _Denied, SourceError, RangesIgnored, Cancelled.
+        """
         origin, target = split_url(url)
         headers = {"accept": "*/*", "user-agent": USER_AGENT}
         if origin == split_url(location.url)[0]:
@@ -140,6 +153,8 @@ class OriginSource:
             connection, response = self._send(origin, target, headers, where, cancel)
             kept = False
             try:
+                if response.status in _CONTENT:
+                    answered()
                 with cancel.on_cancel(connection.abort):
                     self._answer(file, response, url, origin, sink, cancel, where, ranged=not whole)
                     kept = response.isclosed() and not response.will_close
@@ -198,7 +213,7 @@ class OriginSource:
             next_url = _redirect_target(url, response.headers.get("Location"), said)
             _drain(response)
             raise _Redirected(next_url)
-        if status in (200, 206):
+        if status in _CONTENT:
             self._web.budget.accepted(origin.text)
             self._body(file, response, origin, sink, cancel, where, ranged=ranged)
             return

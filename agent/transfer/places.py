@@ -9,8 +9,10 @@ first replaces the place, and the others see that theirs is not the current one 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
+from agent.transfer.cancel import CancelToken
 from agent.transfer.clock import Clock
 from modelcache.manifest import ManifestFile
 from modelcache.sources.base import Location
@@ -23,6 +25,39 @@ class Place:
         self.location = location
         self.target: str | None = None
         self.worked = False
+        self._asking = threading.Condition()
+        self._asked = False
+        self._somebody_asks = False
+
+    @contextmanager
+    def first_answer(self, cancel: CancelToken) -> Iterator[Callable[[], None]]:
+        """Lets one reader through until the origin has answered once; the others wait for what it finds out.
+
+        Otherwise all connections would ask the origin for the same redirect. The reader calls what it gets as soon as the
+        head of an answer is there; leaving the block without that lets the next one try. Raises Cancelled.
+        """
+        with cancel.on_cancel(self._wake), self._asking:
+            while self._somebody_asks and not self._asked:
+                cancel.check()
+                self._asking.wait()
+            mine = not self._asked
+            self._somebody_asks = True
+        try:
+            yield self._answered
+        finally:
+            if mine:
+                with self._asking:
+                    self._somebody_asks = False
+                    self._asking.notify_all()
+
+    def _answered(self) -> None:
+        with self._asking:
+            self._asked = True
+            self._asking.notify_all()
+
+    def _wake(self) -> None:
+        with self._asking:
+            self._asking.notify_all()
 
 
 class Places:

@@ -9,7 +9,6 @@ The sink hands out its own buffer to be filled, so that bytes go from the socket
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Protocol
 
 from agent.transfer.cancel import CancelToken
@@ -63,9 +62,32 @@ class PieceSource(Protocol):
         ...
 
     def forget(self, file: ManifestFile) -> None:
-        """What this source sent for `file` was wrong: drop what is cached about where it is read."""
+        """What was sent for `file` was wrong: drop what is known about where it is read."""
         ...
 
 
-Router = Callable[[ManifestFile, int, int], PieceSource]
-"""Chooses the source of a piece: (file, number of the piece, number of failed attempts so far) -> source."""
+class Router(Protocol):
+    """Chooses who is asked for a piece. Used by several threads at once."""
+
+    def choose(self, file: ManifestFile, piece: int, failures: int) -> PieceSource:
+        """The source of piece number `piece`, after so many attempts in a row that brought nothing."""
+        ...
+
+    def distrust(self, file: ManifestFile) -> None:
+        """All pieces of `file` are there and it is not what the manifest says. It will be fetched once more."""
+        ...
+
+
+class OriginRouter:
+    """Asks one source for everything."""
+
+    def __init__(self, origin: PieceSource) -> None:
+        self._origin = origin
+
+    def choose(self, file: ManifestFile, piece: int, failures: int) -> PieceSource:
+        """See Router."""
+        return self._origin
+
+    def distrust(self, file: ManifestFile) -> None:
+        """See Router."""
+        self._origin.forget(file)

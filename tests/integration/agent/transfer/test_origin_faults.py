@@ -400,8 +400,9 @@ def test_another_port_is_another_origin(fetching: Make) -> None:
         assert "authorization" not in other.seen[0].headers
 
 
-def test_a_signed_url_is_kept_for_the_file(fetching: Make, cdn: Origin) -> None:
-    engine = fetching(connections=1)
+@pytest.mark.parametrize("connections", [1, 8])
+def test_a_signed_url_is_asked_for_once_and_kept_for_the_file(fetching: Make, cdn: Origin, connections: int) -> None:
+    engine = fetching(connections=connections)
     data = content(10 * PIECE)
     manifest = engine.serve(("a", data))
     cdn.files["/signed"] = data

@@ -6,14 +6,10 @@ So plaintext is allowed to loopback only, where there is no way, and refused for
 
 from __future__ import annotations
 
-import ipaddress
-from typing import NamedTuple
-
 import grpc
 from grpc import aio
 
-MAX_MESSAGE_BYTES = 64 * 1024 * 1024
-"""Of one message in either direction. gRPC's default of 4 MiB ends a stream whose desired state names about 10,000 models."""
+from modelcache.rpc.address import MAX_MESSAGE_BYTES, Address, AddressError
 
 _OPTIONS: list[tuple[str, str | int]] = [
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -29,42 +25,6 @@ _OPTIONS: list[tuple[str, str | int]] = [
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_retries", 0),
 ]
-
-
-class AddressError(ValueError):
-    """The controller's address cannot be used; the message is the end of a sentence that begins with its name."""
-
-
-class Address(NamedTuple):
-    """Where the controller listens. `host` is a name or an IP address, without brackets."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-    @property
-    def is_loopback(self) -> bool:
-        """Whether packets to it cannot leave this machine."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
-
-
-def parse_address(text: str) -> Address:
-    """The address in `host:port` or `[ipv6]:port`. Raises AddressError."""
-    host, colon, port = text.rpartition(":")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    elif ":" in host:
-        raise AddressError(f"is {text!r}; write an IPv6 address in brackets: [::1]:7443")
-    if not colon or not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise AddressError(f"is {text!r}; write it as host:port, with a port from 1 to 65535")
-    return Address(host, int(port))
 
 
 def open_channel(address: Address, credentials: grpc.ChannelCredentials | None = None) -> aio.Channel:

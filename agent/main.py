@@ -22,7 +22,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from agent.channel import open_channel, parse_address
+from agent.channel import open_channel
 from agent.content import inspect
 from agent.fetching import TransferFetcher
 from agent.models import Models, revisions_at_start
@@ -35,6 +35,7 @@ from agent.threads import in_thread
 from agent.transfer import Downloader, TransferSettings
 from modelcache.kube.client import KubeClient
 from modelcache.kube.clock import LoopClock
+from modelcache.rpc.address import parse_address
 from modelcache.rpc.modelcache_pb2 import Capacity, Hello, Report
 
 _log = logging.getLogger(__name__)

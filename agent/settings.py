@@ -1,8 +1,6 @@
 """What an administrator can set for the agent, and the check that every value makes sense, at start and in one place.
 
-A setting has three names: the field here, a flag of `modelcache agent`, and an environment variable. The two latter follow
-from the first (`max_downloads` -> `--max-downloads`, `MODELCACHE_MAX_DOWNLOADS`), so messages can name all of them and
-no table has to be kept. The command line parses; this module judges.
+The command line parses; this module judges (see `modelcache.settings` for the names that its messages use).
 """
 
 from __future__ import annotations
@@ -12,8 +10,9 @@ from pathlib import Path
 
 import msgspec
 
-from agent.channel import AddressError, parse_address
 from modelcache.paths import DEFAULT_ROOT
+from modelcache.rpc.address import AddressError, parse_address
+from modelcache.settings import wrong
 
 MAX_DOWNLOADS_LIMIT = 64
 """Models at once. Each takes a thread pool of its own; more than this only makes every one of them slower."""
@@ -25,10 +24,6 @@ MIN_BANDWIDTH = 64 * 1024
 # RFC 1123 subdomain, which the name of a Node is (Kubernetes, "Node Name Uniqueness" and DNS subdomain names).
 _NODE_NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
 _NODE_NAME_MAX = 253
-
-
-class SettingsError(ValueError):
-    """A setting has an unusable value; the message names it by field, flag and environment variable."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,54 +49,40 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def check(self) -> None:
         """Raises SettingsError for the first value that cannot work."""
         if not self.node:
-            raise _wrong("node", "is missing; give the name of this machine's Node (in a pod: spec.nodeName)")
+            raise wrong("node", "is missing; give the name of this machine's Node (in a pod: spec.nodeName)")
         if len(self.node) > _NODE_NAME_MAX or not _NODE_NAME.fullmatch(self.node):
-            raise _wrong("node", f"is {self.node[:80]!r}, which cannot be the name of a Node")
+            raise wrong("node", f"is {self.node[:80]!r}, which cannot be the name of a Node")
         if not self.controller:
-            raise _wrong("controller", "is missing; give the controller's address as host:port")
+            raise wrong("controller", "is missing; give the controller's address as host:port")
         try:
             address = parse_address(self.controller)
         except AddressError as error:
-            raise _wrong("controller", str(error)) from error
+            raise wrong("controller", str(error)) from error
         if not self.insecure:
-            raise _wrong(
+            raise wrong(
                 "insecure", "is off, but this version has no TLS yet; switch it on, with a controller on loopback"
             )
         if not address.is_loopback:
-            raise _wrong(
+            raise wrong(
                 "insecure",
                 f"would receive source credentials unencrypted, so it is allowed on loopback only, and controller is "
                 f"{self.controller!r}; use a controller on 127.0.0.1",
             )
         if not self.root.is_absolute():
-            raise _wrong(
+            raise wrong(
                 "root", f"is {str(self.root)!r}; it must be an absolute path, because pods mount it by this path"
             )
         if self.root == Path("/"):
-            raise _wrong("root", "is '/'; give a directory that belongs to the cache alone")
+            raise wrong("root", "is '/'; give a directory that belongs to the cache alone")
         if self.root.exists() and not self.root.is_dir():
-            raise _wrong("root", f"is {str(self.root)!r}, which is not a directory")
+            raise wrong("root", f"is {str(self.root)!r}, which is not a directory")
         if self.kubeconfig is not None and not self.kubeconfig.is_file():
-            raise _wrong("kubeconfig", f"is {str(self.kubeconfig)!r}, where there is no file")
+            raise wrong("kubeconfig", f"is {str(self.kubeconfig)!r}, where there is no file")
         if not 1 <= self.max_downloads <= MAX_DOWNLOADS_LIMIT:
-            raise _wrong("max_downloads", f"is {self.max_downloads}; it must be from 1 to {MAX_DOWNLOADS_LIMIT}")
+            raise wrong("max_downloads", f"is {self.max_downloads}; it must be from 1 to {MAX_DOWNLOADS_LIMIT}")
         if not 1 <= self.connections <= MAX_CONNECTIONS_LIMIT:
-            raise _wrong("connections", f"is {self.connections}; it must be from 1 to {MAX_CONNECTIONS_LIMIT}")
+            raise wrong("connections", f"is {self.connections}; it must be from 1 to {MAX_CONNECTIONS_LIMIT}")
         if self.bandwidth is not None and not self.bandwidth >= MIN_BANDWIDTH:
-            raise _wrong("bandwidth", f"is {self.bandwidth:g}; it must be at least {MIN_BANDWIDTH} bytes per second")
+            raise wrong("bandwidth", f"is {self.bandwidth:g}; it must be at least {MIN_BANDWIDTH} bytes per second")
         if self.reserve_bytes < 0:
-            raise _wrong("reserve_bytes", f"is {self.reserve_bytes}; it cannot be negative")
-
-
-def flag(field: str) -> str:
-    """The command line flag of a setting."""
-    return "--" + field.replace("_", "-")
-
-
-def variable(field: str) -> str:
-    """The environment variable of a setting."""
-    return "MODELCACHE_" + field.upper()
-
-
-def _wrong(field: str, reason: str) -> SettingsError:
-    return SettingsError(f"{field} ({flag(field)} or {variable(field)}) {reason}")
+            raise wrong("reserve_bytes", f"is {self.reserve_bytes}; it cannot be negative")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
@@ -20,6 +21,7 @@ from rich.console import Console
 
 from cli.logs import LogFormat, configure_logging
 from modelcache.paths import DEFAULT_ROOT
+from modelcache.settings import SettingsError
 
 app = typer.Typer(
     name="modelcache",
@@ -129,7 +131,7 @@ def controller(
 ) -> None:
     """Run the controller: one per cluster, or several replicas of which one leads."""
     from controller.main import run
-    from controller.settings import Settings, SettingsError
+    from controller.settings import Settings
 
     settings = Settings(
         listen=listen,
@@ -166,12 +168,23 @@ def agent(
     max_downloads: Annotated[
         int, typer.Option(help="Models that are downloaded at the same time.", envvar="MODELCACHE_MAX_DOWNLOADS")
     ] = 2,
+    connections: Annotated[
+        int, typer.Option(help="Requests at one source at the same time.", envvar="MODELCACHE_CONNECTIONS")
+    ] = 4,
+    bandwidth: Annotated[
+        float | None,
+        typer.Option(help="Limit of all downloads together, in bytes per second.", envvar="MODELCACHE_BANDWIDTH"),
+    ] = None,
+    reserve_bytes: Annotated[
+        int,
+        typer.Option(help="Bytes that stay free on the file system of the cache.", envvar="MODELCACHE_RESERVE_BYTES"),
+    ] = 1024**3,
     log_format: Format = LogFormat.json,
     log_level: Level = "info",
 ) -> None:
     """Run the agent of one node: downloads, verifies, publishes, labels the node."""
     from agent.main import run
-    from agent.settings import Settings, SettingsError
+    from agent.settings import Settings
 
     settings = Settings(
         node=node,
@@ -180,6 +193,9 @@ def agent(
         insecure=insecure,
         kubeconfig=kubeconfig,
         max_downloads=max_downloads,
+        connections=connections,
+        bandwidth=bandwidth,
+        reserve_bytes=reserve_bytes,
     )
     try:
         settings.check()
@@ -231,6 +247,9 @@ def _serve(run: Callable[[asyncio.Event], Awaitable[None]], log_format: LogForma
         configure_logging(log_format, log_level)
     except ValueError as error:
         _refuse(str(error))
+
+    # gRPC's core writes lines of its own to stderr when a connection breaks; what matters of that we log ourselves.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
     async def until_signalled() -> None:
         stop = asyncio.Event()

@@ -12,7 +12,7 @@ from random import Random
 
 from controller.crdcheck import check_crd
 from controller.server import AgentServer
-from controller.settings import Address, Settings
+from controller.settings import Settings
 from controller.term import Term
 from modelcache.kube.backoff import Backoff
 from modelcache.kube.client import KubeClient
@@ -20,6 +20,7 @@ from modelcache.kube.clock import Clock, LoopClock
 from modelcache.kube.elector import LeaderElector
 from modelcache.kube.errors import Forbidden, Invalid, KubeError
 from modelcache.kube.events import EventRecorder
+from modelcache.rpc.address import Address
 
 _log = logging.getLogger(__name__)
 

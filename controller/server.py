@@ -14,16 +14,14 @@ from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health
 
-from controller.settings import Address, SettingsError
 from controller.stream import AgentService, Desk
 from modelcache.rpc import modelcache_pb2 as pb
+from modelcache.rpc.address import MAX_MESSAGE_BYTES, Address
 from modelcache.rpc.modelcache_pb2_grpc import add_ModelCacheServiceServicer_to_server
+from modelcache.settings import SettingsError
 
 _log = logging.getLogger(__name__)
 
-MAX_MESSAGE_BYTES = 64 * 1024 * 1024
-"""Of one message in either direction; agents use the same. gRPC's default of 4 MiB ends a stream whose report names the
-digests of some 20,000 files."""
 STOP_GRACE = 3.0
 """Seconds for streams to end by themselves."""
 

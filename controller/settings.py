@@ -1,44 +1,19 @@
 """What an administrator can set for the controller, and the check that every value makes sense, at start and in one place.
 
-A setting has three names: the field here, a flag of `modelcache controller`, and an environment variable; the latter two
-follow from the first (`agent_timeout` -> `--agent-timeout`, `MODELCACHE_AGENT_TIMEOUT`). The command line parses; this
-module judges, and its messages name the setting in all three ways.
+The command line parses; this module judges (see `modelcache.settings` for the names that its messages use).
 """
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 
+from modelcache.rpc.address import Address, AddressError, parse_address
+from modelcache.settings import wrong
+
 _NAMESPACE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-
-
-class SettingsError(ValueError):
-    """A setting has an unusable value; the message names it by field, flag and environment variable."""
-
-
-class Address(NamedTuple):
-    """Where to listen. `host` is a name or an IP address without brackets; port 0 lets the system choose."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-    @property
-    def is_loopback(self) -> bool:
-        """Whether only processes of this machine can connect."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,45 +39,37 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def address(self) -> Address:
         """`listen`, parsed. Raises SettingsError."""
-        host, colon, port = self.listen.rpartition(":")
-        if host.startswith("[") and host.endswith("]"):
-            host = host[1:-1]
-        elif ":" in host:
-            raise _wrong("listen", f"is {self.listen!r}; write an IPv6 address in brackets: [::1]:7443")
-        if not colon or not host or not port.isdecimal() or int(port) > 65535:
-            raise _wrong("listen", f"is {self.listen!r}; write it as host:port, for example 127.0.0.1:7443")
-        return Address(host, int(port))
+        try:
+            return parse_address(self.listen, any_port=True)
+        except AddressError as error:
+            raise wrong("listen", str(error)) from error
 
     def check(self) -> None:
         """Raises SettingsError for the first value that cannot work."""
         address = self.address
         if not self.insecure:
-            raise _wrong("insecure", "is off, but this version has no TLS yet; switch it on and listen on loopback")
+            raise wrong("insecure", "is off, but this version has no TLS yet; switch it on and listen on loopback")
         if not address.is_loopback:
-            raise _wrong(
+            raise wrong(
                 "insecure",
                 f"sends source credentials unencrypted, so it is allowed on loopback only, and listen is {self.listen!r}; "
                 f"listen on 127.0.0.1",
             )
         if not _NAMESPACE.fullmatch(self.namespace):
-            raise _wrong("namespace", f"is {self.namespace[:80]!r}, which cannot be the name of a namespace")
+            raise wrong("namespace", f"is {self.namespace[:80]!r}, which cannot be the name of a namespace")
         if self.kubeconfig is not None and not self.kubeconfig.is_file():
-            raise _wrong("kubeconfig", f"is {str(self.kubeconfig)!r}, where there is no file")
+            raise wrong("kubeconfig", f"is {str(self.kubeconfig)!r}, where there is no file")
         if not 1 <= self.heartbeat <= 3600:
-            raise _wrong("heartbeat", f"is {self.heartbeat:g}; it must be from 1 to 3600 seconds")
+            raise wrong("heartbeat", f"is {self.heartbeat:g}; it must be from 1 to 3600 seconds")
         if not 2 * self.heartbeat <= self.agent_timeout <= 86400:
-            raise _wrong(
+            raise wrong(
                 "agent_timeout",
                 f"is {self.agent_timeout:g}; it must be at least twice the heartbeat ({self.heartbeat:g} s), so that one lost "
                 f"report does not count as a dead node, and at most a day (86400 s)",
             )
         if not 1 <= self.resolve_retry <= 86400:
-            raise _wrong("resolve_retry", f"is {self.resolve_retry:g}; it must be from 1 to 86400 seconds")
+            raise wrong("resolve_retry", f"is {self.resolve_retry:g}; it must be from 1 to 86400 seconds")
         if not 1 <= self.resolve_workers <= 64:
-            raise _wrong("resolve_workers", f"is {self.resolve_workers}; it must be from 1 to 64")
+            raise wrong("resolve_workers", f"is {self.resolve_workers}; it must be from 1 to 64")
         if not 1 <= self.workers <= 64:
-            raise _wrong("workers", f"is {self.workers}; it must be from 1 to 64")
-
-
-def _wrong(field: str, reason: str) -> SettingsError:
-    return SettingsError(f"{field} (--{field.replace('_', '-')} or MODELCACHE_{field.upper()}) {reason}")
+            raise wrong("workers", f"is {self.workers}; it must be from 1 to 64")

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from agent.main import _until_stopped, run
-from agent.settings import Settings, SettingsError
+from agent.settings import Settings
 from agent.store import Store, StoreLocked
 from modelcache.kube.errors import ConfigError
+from modelcache.settings import SettingsError
 from tests.support.faulty_api import FaultyApi
 
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.channel import open_channel, parse_address
+from agent.channel import open_channel
 from agent.desired import Desired
 from agent.failures import ManifestUnavailable
 from agent.sync import RECONNECT_BASE, RECONNECT_CAP, Sync
@@ -20,6 +20,7 @@ from modelcache.kube.backoff import Backoff
 from modelcache.kube.clock import LoopClock
 from modelcache.kube.resources import ObjectKey
 from modelcache.manifest import Manifest, ManifestFile, Sha256
+from modelcache.rpc.address import parse_address
 from modelcache.rpc.modelcache_pb2 import (
     PHASE_DOWNLOADING,
     PHASE_READY,

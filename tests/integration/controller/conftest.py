@@ -18,11 +18,12 @@ from grpc import aio
 
 from controller.main import run
 from controller.registry import Registry, Session
-from controller.settings import Address, Settings
+from controller.settings import Settings
 from local.hub.repository import Repository
 from local.hub.server import HubServer
 from modelcache.kube.resources import ObjectKey
 from modelcache.rpc import modelcache_pb2 as pb
+from modelcache.rpc.address import Address
 from tests.support.api import Api
 from tests.support.cluster import Model
 from tests.support.fake_agent import FakeAgent

@@ -10,8 +10,8 @@ import pytest
 
 from controller.crdcheck import CRDError
 from controller.main import run
-from controller.settings import Address
 from modelcache.api.crd import custom_resource_definition
+from modelcache.rpc.address import Address
 from tests.integration.controller.conftest import World
 from tests.support.cluster import Model
 from tests.support.fake_agent import FakeAgent

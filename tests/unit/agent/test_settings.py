@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from agent.channel import Address, AddressError, open_channel, parse_address
-from agent.settings import Settings, SettingsError, flag, variable
+from agent.channel import open_channel
+from agent.settings import Settings
+from modelcache.rpc.address import Address, AddressError, parse_address
+from modelcache.settings import SettingsError, flag, variable
 
 
 def settings(**changes: object) -> Settings:

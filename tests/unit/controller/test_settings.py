@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from controller.server import AgentServer
-from controller.settings import Address, Settings, SettingsError
+from controller.settings import Settings
+from modelcache.rpc.address import Address
+from modelcache.settings import SettingsError
 
 GOOD = {"insecure": True}
 

@@ -272,6 +272,7 @@ class Store:
             if existing is not None:
                 if existing.manifest_digest != digest:
                     raise PublishConflict(f"{target} is published with other content; remove that snapshot first")
+                self.save_manifest(manifest)  # it may have been lost
                 return self._reclaim(existing, hub)
             if os.path.lexists(target):
                 raise PublishConflict(f"{target} exists and was not made by this agent; move it away")

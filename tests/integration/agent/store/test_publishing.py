@@ -57,6 +57,14 @@ def test_publishing_again_changes_nothing(store: Store) -> None:
     assert os.stat(store.paths.snapshot("team", "model", OLD)).st_mtime_ns == before
 
 
+def test_a_lost_manifest_is_kept_again(store: Store) -> None:
+    row = publish(store, "model", FILES)
+    store.paths.manifest(row.manifest_digest).unlink()
+    assert store.manifest(row.manifest_digest) is None
+    publish(store, "model", FILES)
+    assert store.manifest(row.manifest_digest) == manifest(FILES)
+
+
 def test_current_flips_and_the_old_one_stays(store: Store) -> None:
     publish(store, "model", FILES)
     publish(store, "model", FILES | {"config.json": b"{1}"}, NEW)

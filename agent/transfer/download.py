@@ -15,7 +15,7 @@ import random
 import threading
 import uuid
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from agent.store.errors import StoreFull, io_errors
 from agent.store.records import alias_keys
@@ -27,6 +27,7 @@ from agent.transfer.errors import Cancelled, InsufficientStorage, IntegrityError
 from agent.transfer.flights import Flights
 from agent.transfer.hashing import Digests, FileDigest, Follower, HashPool
 from agent.transfer.partial import PartialFile
+from agent.transfer.pieces import piece_count
 from agent.transfer.plan import Plan, Work
 from agent.transfer.progress import Meter, Waiting
 from agent.transfer.sink import BufferPool, PieceSink
@@ -55,18 +56,21 @@ class Shared:
     backoff_cap: float
 
 
-@dataclass
+@dataclass(slots=True)
 class Item:
-    """One content that is to be fetched, for one or more files of the manifest."""
+    """One content that is to be fetched, for one or more files of the manifest. There may be 200,000 of them.
+
+    `partial` exists while the file is under way.
+    """
 
     key: str
     file: ManifestFile
-    paths: list[str]
-    partial: PartialFile
+    paths: tuple[str, ...]
+    pieces: int
+    partial: PartialFile | None = None
     follower: Follower | None = None
     claimed: bool = False
     fetched_again: bool = False
-    aliases: tuple[str, ...] = field(default=())
 
 
 @dataclass(frozen=True)
@@ -136,11 +140,9 @@ class Download:
         for file in self._manifest.files:
             key = partial_key(source, revision, file.path, file.sha256)
             if key in items:
-                items[key].paths.append(file.path)
-                continue
-            path = self._store.paths.partial_file(key)
-            partial = PartialFile(path, file.size, self._shared.piece_bytes, self._shared.boot)
-            items[key] = Item(key, file, [file.path], partial, aliases=alias_keys(file, source, revision))
+                items[key].paths += (file.path,)
+            else:
+                items[key] = Item(key, file, (file.path,), piece_count(file.size, self._shared.piece_bytes))
         return sorted(items.values(), key=lambda item: (-item.file.size, item.file.path))
 
     def _is_here(self, item: Item) -> bool:
@@ -149,7 +151,7 @@ class Download:
         if item.file.size == 0:
             known: str | None = self._make_empty(item)
         else:
-            known = item.file.sha256 or next(filter(None, map(self._store.blob_for, item.aliases)), None)
+            known = item.file.sha256 or next(filter(None, map(self._store.blob_for, self._aliases(item))), None)
         if known is None:
             return False
         self._hold.blobs.add(known)
@@ -178,46 +180,65 @@ class Download:
             path = self._store.paths.staging / uuid.uuid4().hex
             with io_errors("create", path):
                 path.touch()
-            self._store.commit_blobs([NewBlob(path, digests.sha256, 0, aliases=item.aliases)])
+            self._store.commit_blobs([NewBlob(path, digests.sha256, 0, aliases=self._aliases(item))])
         return digests.sha256
 
     def _claim(self, item: Item) -> bool:
         item.claimed = self._shared.flights.claim(item.key, lambda: self._chores.put(_Reconsider(item)))
         return item.claimed
 
+    def _partial(self, item: Item) -> PartialFile:
+        if item.partial is None:
+            path = self._store.paths.partial_file(item.key)
+            item.partial = PartialFile(path, item.file.size, self._shared.piece_bytes, self._shared.boot)
+        return item.partial
+
+    def _aliases(self, item: Item) -> tuple[str, ...]:
+        return alias_keys(item.file, self._manifest.source, self._manifest.revision)
+
     def _prepare(self, items: list[Item], stack: contextlib.ExitStack) -> None:
-        """Reserves room for all `items` and takes over what an earlier run left. Raises InsufficientStorage."""
+        """Reserves room for all `items` and takes over what an earlier run left. Raises InsufficientStorage.
+
+        Files of several pieces get their room at once; for the others the reservation has to do.
+        """
         self._hold.partials.update(item.key for item in items)
-        new = [item for item in items if not item.partial.path.exists()]
-        needs = sum(on_disk(item.file.size) - item.partial.allocated_bytes() for item in items)
+        partials = {item.key: self._partial(item) for item in items if item.pieces > 1}
+        new = [item for item in items if item.key in partials and not partials[item.key].path.exists()]
+        needs = sum(on_disk(item.file.size) for item in items)
+        needs -= sum(partial.allocated_bytes() for partial in partials.values())
         reservation = stack.enter_context(self._shared.space.reserve(max(0, needs)))
         for item in items:
-            try:
-                before = item.partial.allocated_bytes()
-                with io_errors("reserve room for", item.partial.data):
-                    item.partial.prepare()
-                    if item.partial.finished_bytes():
-                        item.partial.open()
-            except StoreFull as error:
-                # Nothing of this download stays: there is no room for it, and what was there before is of use.
-                for created in new:
-                    self._discard(created)
-                raise self._full(error, needs) from error
-            reservation.used(item.partial.allocated_bytes() - before)
+            if item.key in partials:
+                before = partials[item.key].allocated_bytes()
+                try:
+                    self._take_over(partials[item.key])
+                except StoreFull as error:
+                    # Nothing of this download stays: there is no room for it. What was there before may be of use.
+                    for created in new:
+                        self._discard(created)
+                    raise self._full(error, needs) from error
+                reservation.used(partials[item.key].allocated_bytes() - before)
             self._begin(item)
+
+    def _take_over(self, partial: PartialFile) -> None:
+        with io_errors("reserve room for", partial.data):
+            partial.prepare()
+            if partial.finished_bytes():
+                partial.open()
 
     def _begin(self, item: Item) -> None:
         """Puts an item that is prepared into the plan. From here on other threads work with it."""
-        finished, missing = item.partial.finished_bytes(), item.partial.missing()
-        self._meter.received(finished, fetched=False)
-        if item.partial.pieces > 1:
+        missing: Iterable[int] = range(item.pieces)
+        if item.partial is not None:
+            missing = item.partial.missing()
+            self._meter.received(item.partial.finished_bytes(), fetched=False)
             self._follow(item)
             self._wake(item)
-        self._plan.add(item.key, missing, item.partial.pieces)
+        self._plan.add(item.key, missing, item.pieces)
 
     def _follow(self, item: Item) -> None:
         item.follower = Follower(
-            item.partial,
+            self._partial(item),
             git=item.file.git_oid is not None,
             cancel=self._cancel,
             verified=self._meter.verified,
@@ -248,7 +269,7 @@ class Download:
                 self._do(self._next_chores(), stack)
         except StoreFull as error:
             left = [item for item in self._items if item.claimed]
-            needs = sum(item.file.size - item.partial.finished_bytes() for item in left)
+            needs = sum(item.file.size - (item.partial.finished_bytes() if item.partial else 0) for item in left)
             self._cancel.cancel()
             _join(threads)
             self._rest()
@@ -271,9 +292,10 @@ class Download:
         commits = {chore.item.key: chore for chore in chores if isinstance(chore, _Commit)}
         flushes = {chore.item.key: chore.item for chore in chores if isinstance(chore, _Flush)}
         for key, item in flushes.items():
-            if key not in commits:  # committing syncs the file anyway
-                with io_errors("sync", item.partial.data):
-                    item.partial.flush()
+            partial = item.partial  # once: a hash thread may just be discarding it
+            if key not in commits and partial is not None:  # committing syncs the file anyway
+                with io_errors("sync", partial.data):
+                    partial.flush()
         self._commit(list(commits.values()))
         for chore in chores:
             if isinstance(chore, _Reconsider) and not self._is_here(chore.item) and self._claim(chore.item):
@@ -282,7 +304,7 @@ class Download:
     def _commit(self, commits: list[_Commit]) -> None:
         blobs = []
         for commit in commits:
-            partial = commit.item.partial
+            partial = self._partial(commit.item)
             partial.close()
             self._hold.blobs.add(commit.sha256)
             blobs.append(
@@ -292,7 +314,7 @@ class Download:
                     size=partial.size,
                     piece_bytes=partial.piece_bytes,
                     piece_digests=partial.piece_digests(),
-                    aliases=commit.item.aliases,
+                    aliases=self._aliases(commit.item),
                 )
             )
         if blobs:
@@ -323,10 +345,11 @@ class Download:
 
     def _fetch(self, item: Item, work: Work) -> None:
         """Fetches the pieces of `work`, trying until it works. Raises what cannot be waited out."""
-        partial = item.partial
+        partial = self._partial(item)
         with io_errors("open", partial.data):
+            if item.pieces == 1:
+                partial.prepare()
             partial.open()
-        single = partial.pieces == 1
         sink = PieceSink(
             partial,
             work.first,
@@ -334,7 +357,7 @@ class Download:
             self._shared.buffers,
             received=self._meter.received,
             finished=lambda index: self._piece_is_here(item),
-            digest=FileDigest(partial.size, git=item.file.git_oid is not None) if single else None,
+            digest=FileDigest(partial.size, git=item.file.git_oid is not None) if item.pieces == 1 else None,
         )
         failures = 0
         while True:
@@ -378,9 +401,9 @@ class Download:
 
     def _piece_was_bad(self, item: Item, index: int) -> None:
         """The disk does not have what the journal says."""
-        piece = item.partial.piece(index)
+        piece = self._partial(item).piece(index)
         self._meter.received(piece.start - piece.end)
-        self._plan.add(item.key, [index], item.partial.pieces)
+        self._plan.add(item.key, [index], item.pieces)
 
     def _judge(self, item: Item, digests: Digests) -> None:
         """A file is complete: is it the right one?"""
@@ -397,11 +420,12 @@ class Download:
         item.fetched_again = True
         self._meter.received(-item.file.size)
         self._meter.verified(-item.file.size)
-        with io_errors("write", item.partial.data):
-            item.partial.reset()
+        partial = self._partial(item)
+        with io_errors("write", partial.data):
+            partial.reset()
         if item.follower is not None:
             self._follow(item)
-        self._plan.add(item.key, range(item.partial.pieces), item.partial.pieces)
+        self._plan.add(item.key, range(item.pieces), item.pieces)
 
     def _mismatch(self, item: Item, digests: Digests) -> IntegrityError | None:
         file = item.file
@@ -434,14 +458,17 @@ class Download:
     def _release(self) -> None:
         """Closes files and lets other downloads have what was not finished."""
         for item in self._items:
-            item.partial.close()
+            if item.partial is not None:
+                item.partial.close()
             if item.claimed:
                 item.claimed = False
                 self._shared.flights.release(item.key)
 
     def _discard(self, item: Item) -> None:
-        with io_errors("remove", item.partial.path):
-            item.partial.discard()
+        partial = self._partial(item)
+        item.partial = None
+        with io_errors("remove", partial.path):
+            partial.discard()
 
     def _full(self, error: StoreFull, needs: int) -> InsufficientStorage:
         return InsufficientStorage(str(error), needs=needs, free=self._shared.space.usable())

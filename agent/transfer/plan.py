@@ -24,6 +24,8 @@ class Work(NamedTuple):
 
 
 class _File:
+    __slots__ = ("order", "pieces", "streaming", "todo", "under_way")
+
     def __init__(self, order: int) -> None:
         self.order = order
         self.todo: list[int] = []

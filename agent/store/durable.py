@@ -91,10 +91,12 @@ def place_link(source: Path, target: Path, staging: Path) -> None:
     The caller syncs the directory of `target`, once for many files.
     """
     temporary = staging / uuid.uuid4().hex
-    link_or_copy(source, temporary)
-    # rename(2) of two links to one inode does nothing and leaves both names, hence the unlink.
-    temporary.rename(target)
-    temporary.unlink(missing_ok=True)
+    try:
+        link_or_copy(source, temporary)
+        temporary.rename(target)
+    finally:
+        # Also after a good rename: rename(2) of two links to one inode does nothing and leaves both names.
+        temporary.unlink(missing_ok=True)
 
 
 def link_or_copy(source: Path, target: Path) -> None:
@@ -118,23 +120,27 @@ def link_or_copy(source: Path, target: Path) -> None:
 def link_tree(files: Iterable[tuple[str, Path]], target: Path) -> None:
     """Builds the directory `target` (which must not exist) from `files`: pairs of relative path and file to link to.
 
-    Directories are 0755. Everything is durable on return but the name of `target` itself.
+    Directories are 0755. Everything is durable on return but the name of `target` itself. Leaves nothing when it fails.
     """
-    target.mkdir()
-    target.chmod(0o755)
-    directories = {target}
-    for relative, source in files:
-        path = target / relative
-        for parent in reversed(PurePosixPath(relative).parents[:-1]):
-            directory = target / parent
-            if directory not in directories:
-                directory.mkdir()
-                directory.chmod(0o755)
-                directories.add(directory)
-        link_or_copy(source, path)
-    for directory in directories:
-        # Crash after `target` is renamed into place: a published directory must not lack names.
-        fsync_directory(directory)
+    try:
+        target.mkdir()
+        target.chmod(0o755)
+        directories = {target}
+        for relative, source in files:
+            path = target / relative
+            for parent in reversed(PurePosixPath(relative).parents[:-1]):
+                directory = target / parent
+                if directory not in directories:
+                    directory.mkdir()
+                    directory.chmod(0o755)
+                    directories.add(directory)
+            link_or_copy(source, path)
+        for directory in directories:
+            # Crash after `target` is renamed into place: a published directory must not lack names.
+            fsync_directory(directory)
+    except BaseException:
+        remove_tree(target)
+        raise
 
 
 def files_below(directory: Path) -> list[str]:

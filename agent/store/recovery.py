@@ -200,7 +200,7 @@ def recover(paths: CachePaths, index: Index, reason: str | None) -> RecoveryRepo
         if row.key not in plan.adopt:
             _settle(paths, index, row, lost=row.key in plan.write_records)
     for key in sorted(plan.remove_records):
-        _remove_record(paths, key)
+        remove_record(paths, key)
     _recover_currents(paths, index, disk)
     if report.rebuilt:
         _remove_unclaimed_hub(paths, index.hub_repos())
@@ -284,11 +284,12 @@ def _remove_unusable(paths: CachePaths, key: Key) -> None:
     """Takes a directory away whose content cannot be known. Nothing is lost: its bytes are still in blobs/."""
     staged = paths.staging / uuid.uuid4().hex
     paths.snapshot(*key).rename(staged)
-    _remove_record(paths, key)
+    remove_record(paths, key)
     remove_tree(staged)
 
 
-def _remove_record(paths: CachePaths, key: Key) -> None:
+def remove_record(paths: CachePaths, key: Key) -> None:
+    """Removes the record of a publication. Idempotent."""
     path = paths.record(*key)
     path.unlink(missing_ok=True)
     remove_empty_parents(path.parent, paths.records)

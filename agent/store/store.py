@@ -289,10 +289,15 @@ class Store:
             )
             recovery.write_record(self.paths, record)
             staged = self.paths.staging / uuid.uuid4().hex
-            link_tree(((file.path, self.paths.blob(str(file.sha256))) for file in manifest.files), staged)
-            make_directories(target.parent, self.paths.root, layout.PUBLIC)
-            # The moment of publication.
-            staged.rename(target)
+            try:
+                link_tree(((file.path, self.paths.blob(str(file.sha256))) for file in manifest.files), staged)
+                make_directories(target.parent, self.paths.root, layout.PUBLIC)
+                # The moment of publication.
+                staged.rename(target)
+            except BaseException:
+                remove_tree(staged)
+                recovery.remove_record(self.paths, (namespace, name, manifest.snapshot))
+                raise
             # Crash after the node is labelled: the directory has to be there.
             fsync_directory(target.parent)
             files = [mending.file_row(target, file.path, str(file.sha256)) for file in manifest.files]
@@ -424,9 +429,7 @@ class Store:
         self._index.remove_snapshots(keys)
         self._refresh_hub()
         for key in keys:
-            record = self.paths.record(*key)
-            record.unlink(missing_ok=True)
-            remove_empty_parents(record.parent, self.paths.records)
+            recovery.remove_record(self.paths, key)
         remove_tree(staged)
 
 

@@ -10,7 +10,8 @@
         store.publish(namespace, name, complete, hub=...)
 
 `locate(file: ManifestFile) -> Location` may block and raise SourceError. `progress(Progress)` gets cumulative counters
-and, while nothing flows, `waiting` with the reason and the time of the next try.
+and, while nothing flows, `waiting` with the reason and the time of the next try; `watch` gets a function that tells the
+same at any time. `overlay` makes the Router that chooses who is asked for which piece: the seam for peers.
 
 Raised: InsufficientStorage(needs, free), IntegrityError(path, kind, expected, actual), Cancelled (TransferError);
 SourceErrors that are not retryable; StoreError. A fetch for the same manifest goes on where the last one ended.

@@ -45,7 +45,8 @@ class Meter:
     ) -> None:
         self._clock = clock
         self._callback = callback
-        self._lock = threading.Lock()
+        # Reentrant: a callback may ask for the progress again.
+        self._lock = threading.RLock()
         self._now = Progress(total_bytes, 0, 0, 0, total_files, 0, None)
         self._told_at = clock.monotonic()
         self._busy = 0

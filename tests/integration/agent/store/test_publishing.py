@@ -1,6 +1,8 @@
 """What pods see: published directories, `current`, and the hub view; and what is left when it goes."""
 
+import errno
 import os
+from typing import Any
 
 import pytest
 
@@ -13,6 +15,7 @@ from agent.store import (
     PublishConflict,
     RecordError,
     Store,
+    StoreFull,
 )
 from modelcache.manifest import GitOid, Manifest, ManifestFile
 from tests.support.caching import NEW, OLD, add_blob, digest, manifest, publish, tree
@@ -227,3 +230,33 @@ def test_a_blob_that_arrives_twice_keeps_its_inode(store: Store) -> None:
     assert store.paths.blob(digest(b"{}")).stat().st_ino == inode
     assert store.blob_for("src-elsewhere") == digest(b"{}")
     assert list(store.paths.partial.iterdir()) == []
+
+
+@pytest.mark.parametrize("links", range(9))
+def test_a_disk_that_is_full_in_the_middle_leaves_nothing(
+    store: Store, monkeypatch: pytest.MonkeyPatch, links: int
+) -> None:
+    for data in FILES.values():
+        add_blob(store, data)
+    real, left = os.link, links
+
+    def link(*arguments: Any, **options: Any) -> None:
+        nonlocal left
+        if left == 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        left -= 1
+        real(*arguments, **options)
+
+    monkeypatch.setattr(os, "link", link)
+    claim = HubClaim(repo_id="acme/model", commit=OLD, ref="main")
+    try:
+        store.publish("team", "model", manifest(FILES), claim)
+    except StoreFull as error:
+        assert "cannot publish" in str(error)  # noqa: PT017 -- with eight links there is no error
+    assert list(store.paths.staging.iterdir()) == []
+    published = [row.snapshot for row in store.published()]
+    assert published == [path.name for path in store.paths.models.glob("team/model/*")]
+    assert len(list(store.paths.records.glob("*/*/*"))) == len(published)
+    monkeypatch.undo()
+    publish(store, "model", FILES)
+    assert store.quick_check("team", "model", OLD) == []

@@ -16,9 +16,9 @@ from modelcache.kube.resources import ObjectKey
 
 
 class Grant(NamedTuple):
-    """That these nodes may read this content (its sizes in bytes by key)."""
+    """That these nodes (node -> address) may read this content (key -> size in bytes)."""
 
-    nodes: frozenset[str]
+    nodes: Mapping[str, str]
     content: Mapping[ContentKey, int]
 
 
@@ -34,10 +34,8 @@ class Access:
         with self._lock:
             self._grants = dict(grants)
 
-    def size_of(self, node: str, key: ContentKey) -> int | None:
-        """How many bytes `key` has, if the agent of `node` may read it; None if it may not."""
+    def find(self, node: str, key: ContentKey) -> Grant | None:
+        """The grant by which the agent of `node` may read `key`; None: it may not."""
         with self._lock:
             grants = self._grants
-        return next(
-            (grant.content[key] for grant in grants.values() if node in grant.nodes and key in grant.content), None
-        )
+        return next((grant for grant in grants.values() if node in grant.nodes and key in grant.content), None)

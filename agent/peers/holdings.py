@@ -15,7 +15,8 @@ import errno
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from agent.peers.keys import ContentKey
@@ -32,8 +33,14 @@ class Content:
 
     size: int
     piece_bytes: int
+    complete: bool
+    """Whether it was checked with the digest of the whole."""
     digest: Callable[[int], bytes | None]
     """The xxh3-128 of a piece; None while the piece is not here."""
+    via: Callable[[int], tuple[str, ...]]
+    """The nodes that a piece went through before it came here; empty when it was read from the origin, or checked since."""
+    reading: frozenset[int]
+    """The pieces that are just being read from the origin."""
     open: Callable[[], int]
     """A new descriptor for reading; the caller closes it. Raises OSError."""
 
@@ -44,7 +51,46 @@ class Content:
             for index in range(piece_count(self.size, self.piece_bytes))
             if (digest := self.digest(index)) is not None
         }
-        return Holding(self.size, self.piece_bytes, frozenset(here), here if digests else {})
+        return Holding(
+            self.size, self.piece_bytes, frozenset(here), self.reading, self.complete, here if digests else {}
+        )
+
+
+class Arriving:
+    """A file on its way, as its download describes it. `progress()` are the bytes that the download got from the origin."""
+
+    def __init__(self, partial: PartialFile, progress: Callable[[], int]) -> None:
+        self.partial = partial
+        self.progress = progress
+        self._lock = threading.Lock()
+        self._via: dict[int, tuple[str, ...]] = {}
+        self._reading: Counter[int] = Counter()
+
+    def came(self, index: int, via: Sequence[str]) -> None:
+        """A piece comes from a peer, through these nodes (empty: from the origin)."""
+        with self._lock:
+            self._via[index] = tuple(via)
+
+    def via(self, index: int) -> tuple[str, ...]:
+        """Where a piece comes from; empty: from the origin."""
+        with self._lock:
+            return self._via.get(index, ())
+
+    @contextlib.contextmanager
+    def reads(self, index: int) -> Iterator[None]:
+        """A piece is, or is about to be, read from the origin."""
+        with self._lock:
+            self._reading[index] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._reading[index] -= 1
+
+    def reading(self) -> frozenset[int]:
+        """The pieces of which that is so."""
+        with self._lock:
+            return frozenset(+self._reading)
 
 
 class Holdings:
@@ -53,29 +99,29 @@ class Holdings:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._changed = threading.Condition()
-        self._live: dict[ContentKey, PartialFile] = {}
+        self._arriving: dict[ContentKey, Arriving] = {}
         self._computing = threading.Lock()
         self._closed = False
 
     # For downloads
 
-    def begin(self, keys: Sequence[ContentKey], partial: PartialFile) -> None:
-        """`partial` is going to have this content."""
+    def begin(self, keys: Sequence[ContentKey], file: Arriving) -> None:
+        """`file` is going to have this content."""
         with self._changed:
             for key in keys:
-                self._live[key] = partial
+                self._arriving[key] = file
 
     def arrived(self) -> None:
         """A piece of something is finished."""
         with self._changed:
             self._changed.notify_all()
 
-    def end(self, keys: Sequence[ContentKey], partial: PartialFile) -> None:
+    def end(self, keys: Sequence[ContentKey], file: Arriving) -> None:
         """The file is a blob now, or given up."""
         with self._changed:
             for key in keys:
-                if self._live.get(key) is partial:
-                    del self._live[key]
+                if self._arriving.get(key) is file:
+                    del self._arriving[key]
             self._changed.notify_all()
 
     def close(self) -> None:
@@ -89,22 +135,30 @@ class Holdings:
     def find(self, key: ContentKey, size: int) -> Content | None:
         """What is here of `key`; None when it is neither here nor on its way. Raises StoreError."""
         with self._changed:
-            partial = self._live.get(key)
-        return self._of_partial(key, partial) if partial is not None else self._of_blob(key, size)
+            file = self._arriving.get(key)
+        return self._of_arriving(key, file) if file is not None else self._of_blob(key, size)
+
+    def progress(self, key: ContentKey) -> int:
+        """Bytes that the download which `key` is part of got from the origin; 0 when there is none."""
+        with self._changed:
+            file = self._arriving.get(key)
+        return file.progress() if file is not None else 0
 
     def wait_for(self, key: ContentKey, size: int, index: int, seconds: float) -> Content | None:
         """`find`, as soon as piece `index` is there or nothing of it is on its way any more; at last after `seconds`."""
         deadline = time.monotonic() + seconds
         with self._changed:
             while True:
-                partial = self._live.get(key)
+                file = self._arriving.get(key)
                 left = deadline - time.monotonic()
-                if partial is None or self._closed or left <= 0 or partial.proven_digest(index) is not None:
+                if file is None or self._closed or left <= 0 or file.partial.proven_digest(index) is not None:
                     break
                 self._changed.wait(left)
         return self.find(key, size)
 
-    def _of_partial(self, key: ContentKey, partial: PartialFile) -> Content:
+    def _of_arriving(self, key: ContentKey, file: Arriving) -> Content:
+        partial = file.partial
+
         def opened() -> int:
             with contextlib.suppress(FileNotFoundError):
                 return os.open(partial.data, _FLAGS)
@@ -114,7 +168,15 @@ class Holdings:
                 raise FileNotFoundError(errno.ENOENT, "given up, or just becoming a blob", str(partial.data))
             return blob.open()
 
-        return Content(partial.size, partial.piece_bytes, partial.proven_digest, opened)
+        return Content(
+            size=partial.size,
+            piece_bytes=partial.piece_bytes,
+            complete=False,
+            digest=partial.proven_digest,
+            via=file.via,
+            reading=file.reading(),
+            open=opened,
+        )
 
     def _of_blob(self, key: ContentKey, size: int) -> Content | None:
         algorithm, _, digest = key.partition(":")
@@ -135,7 +197,15 @@ class Holdings:
         def digest_of(index: int) -> bytes:
             return digests[index * DIGEST_BYTES : (index + 1) * DIGEST_BYTES]
 
-        return Content(row.size, piece_bytes, digest_of, lambda: os.open(path, _FLAGS))
+        return Content(
+            size=row.size,
+            piece_bytes=piece_bytes,
+            complete=True,
+            digest=digest_of,
+            via=lambda index: (),
+            reading=frozenset(),
+            open=lambda: os.open(path, _FLAGS),
+        )
 
 
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW

@@ -1,21 +1,26 @@
 """The protocol between agents, as pure text: what is asked, what is answered, what is refused. HTTP/1.1 (RFC 9110).
 
     GET /v1/blobs/<key>            with `Range: bytes=<first>-<last>`, inside one piece
-        206   Content-Range, X-Piece-XXH3 (the xxh3-128 of the whole piece), the bytes
+        206   Content-Range, X-Piece-XXH3 (the xxh3-128 of the whole piece), X-Piece-Via (the nodes that it went through,
+              from the one that read the origin to the one that sends it), the bytes
         307   Location: another agent that has the piece; this one has its hands full
         400   not a digest and a range     403   not for this node     404   neither here nor on its way
-        416   beyond the end, or across pieces                         503   not yet, or too busy: Retry-After
-    GET /v1/blobs/<key>/pieces     which pieces are here: {"size", "piece_bytes", "complete", "bitmap", "digests"}
+        416   beyond the end, or across pieces
+        503   not yet, or too busy: Retry-After, and in X-Origin-Bytes how much was read from the origin: it is at work
+    GET /v1/blobs/<key>/pieces     which pieces are here: {"size", "piece_bytes", "complete", "bitmap", "reading", "digests"}
 
-`bitmap` is hex, piece 0 in the highest bit of the first byte. `digests` are the xxh3-128 of the pieces that are here, hex, in
-ascending order, only when `?digests` was asked for: two agents compare them to find out which pieces of a bad file differ.
-Who asks is told by the connection (with TLS) or by `X-Modelcache-Node`. Everything else in a request is ignored.
+`complete` means: checked with the digest of the whole. `bitmap` is hex, piece 0 in the highest bit of the first byte;
+`reading` is another one, of the pieces that are just being read from the origin. `digests` are the xxh3-128 of the pieces
+that are here, hex, in ascending order, only when `?digests` was asked for: two agents compare them to find out which pieces
+of a bad file differ. Who asks is told by the connection (with TLS) or by `X-Modelcache-Node`. Everything else in a request is
+ignored.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import msgspec
@@ -27,6 +32,8 @@ from modelcache.manifest import MAX_FILE_BYTES
 PREFIX = "/v1/blobs/"
 NODE_HEADER = "X-Modelcache-Node"
 DIGEST_HEADER = "X-Piece-XXH3"
+VIA_HEADER = "X-Piece-Via"
+PROGRESS_HEADER = "X-Origin-Bytes"
 DIGEST_BYTES = 16
 MIN_PIECE_BYTES = 4096
 """What an answer about pieces may claim at least, so that nobody makes us count a billion of them."""
@@ -84,17 +91,17 @@ def _key(text: str) -> ContentKey:
 
 
 class Holding(NamedTuple):
-    """Which pieces of a content an agent has. `digests` (16 bytes each, by piece) only where they were asked for."""
+    """Which pieces of a content an agent has, and which it is reading from the origin.
+
+    `complete`: the content was checked as a whole. `digests` (16 bytes each, by piece) only where they were asked for.
+    """
 
     size: int
     piece_bytes: int
     pieces: Collection[int]
-    digests: Mapping[int, bytes]
-
-    @property
-    def complete(self) -> bool:
-        """Whether all of them are there."""
-        return len(self.pieces) == piece_count(self.size, self.piece_bytes)
+    reading: Collection[int] = frozenset()
+    complete: bool = False
+    digests: Mapping[int, bytes] = MappingProxyType({})
 
 
 class _Answer(msgspec.Struct):
@@ -102,42 +109,64 @@ class _Answer(msgspec.Struct):
     piece_bytes: int
     complete: bool
     bitmap: str
+    reading: str = ""
     digests: str = ""
 
 
 def encode_holding(holding: Holding) -> bytes:
     """The JSON of an answer."""
     count = piece_count(holding.size, holding.piece_bytes)
-    bits = bytearray(-(-count // 8))
-    for index in holding.pieces:
-        bits[index // 8] |= 0x80 >> index % 8
     digests = "".join(holding.digests[index].hex() for index in sorted(holding.digests))
-    return msgspec.json.encode(_Answer(holding.size, holding.piece_bytes, holding.complete, bits.hex(), digests))
+    answer = _Answer(
+        size=holding.size,
+        piece_bytes=holding.piece_bytes,
+        complete=holding.complete,
+        bitmap=_bitmap(holding.pieces, count),
+        reading=_bitmap(holding.reading, count) if holding.reading else "",
+        digests=digests,
+    )
+    return msgspec.json.encode(answer)
 
 
 def decode_holding(data: bytes, size: int) -> Holding | None:
     """What a peer says about a content of `size` bytes; None when that cannot be."""
     try:
         answer = msgspec.json.decode(data, type=_Answer)
-        bits, digests = bytes.fromhex(answer.bitmap), bytes.fromhex(answer.digests)
+        digests = bytes.fromhex(answer.digests)
+        if answer.size != size or answer.piece_bytes < MIN_PIECE_BYTES:
+            return None
+        count = piece_count(size, answer.piece_bytes)
+        pieces = _indices(answer.bitmap, count)
+        reading = _indices(answer.reading, count) if answer.reading else []
     except (msgspec.DecodeError, ValueError):
         return None
-    if answer.size != size or answer.piece_bytes < MIN_PIECE_BYTES:
-        return None
-    count = piece_count(size, answer.piece_bytes)
-    if len(bits) != -(-count // 8):
-        return None
-    pieces = [index for index in range(count) if bits[index // 8] & 0x80 >> index % 8]
     if digests and len(digests) != len(pieces) * DIGEST_BYTES:
         return None
-    parts = {
-        index: digests[number * DIGEST_BYTES : (number + 1) * DIGEST_BYTES]
-        for number, index in enumerate(pieces)
-        if digests
-    }
-    return Holding(size, answer.piece_bytes, frozenset(pieces), parts)
+    parts = [digests[at : at + DIGEST_BYTES] for at in range(0, len(digests), DIGEST_BYTES)]
+    by_piece = dict(zip(pieces, parts, strict=False)) if parts else {}
+    return Holding(size, answer.piece_bytes, frozenset(pieces), frozenset(reading), answer.complete, by_piece)
+
+
+def _bitmap(indices: Collection[int], count: int) -> str:
+    bits = bytearray(-(-count // 8))
+    for index in indices:
+        bits[index // 8] |= 0x80 >> index % 8
+    return bits.hex()
+
+
+def _indices(bitmap: str, count: int) -> list[int]:
+    """The indices below `count`, ascending. Raises ValueError."""
+    bits = bytes.fromhex(bitmap)
+    if len(bits) != -(-count // 8):
+        raise ValueError(f"a bitmap of {len(bits)} bytes is none of {count} pieces")
+    return [index for index in range(count) if bits[index // 8] & 0x80 >> index % 8]
 
 
 def parse_digest(text: str | None) -> bytes | None:
     """The xxh3-128 in a header, None when it is none."""
     return bytes.fromhex(text) if text is not None and _DIGEST.fullmatch(text) else None
+
+
+def parse_count(text: str | None) -> int:
+    """The number of bytes in a header, 0 when it is none."""
+    return int(text) if text is not None and text.isascii() and text.isdecimal() and len(text) < 19 else 0

@@ -21,10 +21,10 @@ places, origin, directory), and the download itself (plan, progress, download, d
 """
 
 from agent.transfer.cancel import CancelToken
-from agent.transfer.downloader import Downloader, Overlay, TransferSettings
+from agent.transfer.downloader import Downloader, TransferSettings
 from agent.transfer.errors import Cancelled, InsufficientStorage, IntegrityError, TransferError
 from agent.transfer.progress import Progress, Waiting
-from agent.transfer.source import PieceSource, RangesIgnored, Router, Sink
+from agent.transfer.source import Overlay, PieceSource, RangesIgnored, Sink
 
 __all__ = [
     "CancelToken",
@@ -36,7 +36,6 @@ __all__ = [
     "PieceSource",
     "Progress",
     "RangesIgnored",
-    "Router",
     "Sink",
     "TransferError",
     "TransferSettings",

@@ -13,7 +13,7 @@ import contextlib
 import queue
 import random
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from agent.store.errors import StoreFull, io_errors
@@ -29,7 +29,7 @@ from agent.transfer.partial import PartialFile
 from agent.transfer.plan import Plan, Work
 from agent.transfer.progress import Meter, Waiting
 from agent.transfer.sink import BufferPool, PieceSink
-from agent.transfer.source import PieceSource, RangesIgnored, Router
+from agent.transfer.source import Overlay, PieceSource, RangesIgnored
 from agent.transfer.space import SpaceLedger, on_disk
 from modelcache.manifest import Manifest, ManifestFile
 from modelcache.paths import partial_key
@@ -49,7 +49,6 @@ class Shared:
     rng: random.Random
     boot: bytes
     piece_bytes: int
-    workers: int
     backoff_base: float
     backoff_cap: float
 
@@ -95,7 +94,7 @@ class Download:
         shared: Shared,
         manifest: Manifest,
         source: PieceSource,
-        route: Router,
+        overlay: Overlay,
         meter: Meter,
         hold: Hold,
         cancel: CancelToken,
@@ -104,12 +103,13 @@ class Download:
         self._store = shared.store
         self._manifest = manifest
         self._source = source
-        self._route = route
+        self._overlay = overlay
         self._meter = meter
         self._hold = hold
         self._cancel = cancel
         self._results: dict[str, str] = {}
         self._followers: list[Follower] = []
+        self._menders: list[threading.Thread] = []
         self._chores: queue.SimpleQueue[_Chore] = queue.SimpleQueue()
         self._items = self._itemize()
         self._plan = Plan([item.key for item in self._items])
@@ -122,6 +122,7 @@ class Download:
             wanted = [item for item in self._items if not self._is_here(item)]
             self._prepare([item for item in wanted if self._claim(item)], stack)
             if self._open:
+                self._plan.follow(self._walk())
                 self._run_workers(stack)
         return self._results
 
@@ -201,8 +202,17 @@ class Download:
             reservation.used(item.partial.allocated_bytes() - before)
             self._begin(item)
 
+    def _walk(self) -> Iterator[tuple[str, int]]:
+        """The pieces in the order in which peers let us set out for them."""
+        items = [item for item in self._items if item.claimed]
+        pieces = [(item, index) for item in items for index in item.partial.missing()]
+        for position in self._overlay.walk([(item.file, index) for item, index in pieces]):
+            item, index = pieces[position]
+            yield item.key, index
+
     def _begin(self, item: Item) -> None:
         """Puts an item that is prepared into the plan."""
+        self._overlay.begin(item.file, item.partial)
         if item.partial.pieces > 1:
             self._follow(item)
         self._meter.received(item.partial.finished_bytes(), fetched=False)
@@ -227,7 +237,7 @@ class Download:
         stack.enter_context(self._cancel.on_cancel(lambda: self._chores.put(Cancelled("the download was cancelled"))))
         threads = [
             threading.Thread(target=self._work, name=f"fetch-{number}", daemon=True)
-            for number in range(self._shared.workers)
+            for number in range(self._overlay.workers)
         ]
         stack.callback(_join, threads)
         stack.callback(self._cancel.cancel)  # callbacks run last in, first out: cancel, join, rest
@@ -338,7 +348,7 @@ class Download:
             before = sink.position
             try:
                 try:
-                    self._route(item.file, work.first, failures).read(item.file, sink, self._cancel)
+                    self._source.read(item.file, sink, self._cancel)
                 finally:
                     sink.release()
                 break
@@ -369,6 +379,7 @@ class Download:
             self._meter.waits(me, None)
 
     def _piece_is_here(self, item: Item) -> None:
+        self._overlay.arrived(item.file)
         if item.follower is not None:
             self._shared.hashes.wake(item.follower)
             self._chores.put(_Flush(item))
@@ -385,20 +396,36 @@ class Download:
         if wrong is None:
             self._chores.put(_Commit(item, digests.sha256))
             return
-        self._source.forget(item.file)
-        if item.fetched_again:
-            item.partial.discard()
-            self._chores.put(wrong)
+        # Finding out what is wrong may mean asking others: not in a thread that hashes or fetches.
+        mender = threading.Thread(target=self._mend, args=(item, wrong), name="mend", daemon=True)
+        self._menders.append(mender)
+        mender.start()
+
+    def _mend(self, item: Item, wrong: IntegrityError) -> None:
+        """Fetches again what may be the reason why a file is wrong: certain pieces, then everything, once."""
+        try:
+            suspects = self._overlay.suspects(item.file, self._cancel)
+            if not suspects:
+                self._source.forget(item.file)
+                if item.fetched_again:
+                    item.partial.discard()
+                    self._chores.put(wrong)
+                    return
+                # Which piece is bad cannot be told from the origin alone. Once more: it may have been on the way.
+                item.fetched_again = True
+                suspects = range(item.partial.pieces)
+            pieces = [item.partial.piece(index) for index in suspects]
+            self._meter.received(-sum(piece.end - piece.start for piece in pieces))
+            self._meter.verified(-item.file.size)
+            with io_errors("write", item.partial.data):
+                item.partial.take_back(suspects)
+            if item.partial.pieces > 1:
+                self._follow(item)
+            self._plan.add(item.key, suspects, item.partial.pieces)
+        except Cancelled:
             return
-        # Which piece is bad cannot be told from the origin alone. Once more from the start: it may have been on the way.
-        item.fetched_again = True
-        self._meter.received(-item.file.size)
-        self._meter.verified(-item.file.size)
-        with io_errors("write", item.partial.data):
-            item.partial.reset()
-        if item.follower is not None:
-            self._follow(item)
-        self._plan.add(item.key, range(item.partial.pieces), item.partial.pieces)
+        except Exception as error:  # noqa: BLE001 -- raised by the thread that called run()
+            self._chores.put(error)
 
     def _mismatch(self, item: Item, digests: Digests) -> IntegrityError | None:
         file = item.file
@@ -419,12 +446,11 @@ class Download:
     def _close(self, item: Item) -> None:
         self._open.discard(item.key)
         self._plan.close(item.key)
-        if item.claimed:
-            item.claimed = False
-            self._shared.flights.release(item.key)
+        self._let_go(item)
 
     def _rest(self) -> None:
-        """Waits until no thread of the hash pool works for this download."""
+        """Waits until no thread of the hash pool works for this download, and nobody mends."""
+        _join(self._menders)
         for follower in self._followers:
             self._shared.hashes.rest(follower)
 
@@ -432,9 +458,13 @@ class Download:
         """Closes files and lets other downloads have what was not finished."""
         for item in self._items:
             item.partial.close()
-            if item.claimed:
-                item.claimed = False
-                self._shared.flights.release(item.key)
+            self._let_go(item)
+
+    def _let_go(self, item: Item) -> None:
+        if item.claimed:
+            item.claimed = False
+            self._overlay.end(item.file)
+            self._shared.flights.release(item.key)
 
     def _full(self, error: StoreFull, needs: int) -> InsufficientStorage:
         return InsufficientStorage(str(error), needs=needs, free=self._shared.space.usable())

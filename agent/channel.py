@@ -55,16 +55,25 @@ class Address(NamedTuple):
             return False
 
 
-def parse_address(text: str) -> Address:
-    """The address in `host:port` or `[ipv6]:port`. Raises AddressError."""
+def parse_address(text: str, *, any_port: bool = False) -> Address:
+    """The address in `host:port` or `[ipv6]:port`; `any_port`: port 0 is one, too. Raises AddressError."""
     host, colon, port = text.rpartition(":")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
     elif ":" in host:
         raise AddressError(f"is {text!r}; write an IPv6 address in brackets: [::1]:7443")
-    if not colon or not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise AddressError(f"is {text!r}; write it as host:port, with a port from 1 to 65535")
+    if not colon or not host or not port.isdecimal() or not (0 if any_port else 1) <= int(port) < 65536:
+        lowest = 0 if any_port else 1
+        raise AddressError(f"is {text!r}; write it as host:port, with a port from {lowest} to 65535")
     return Address(host, int(port))
+
+
+def is_address(text: str) -> bool:
+    """Whether somebody else's `text` can be an address."""
+    try:
+        return len(text) <= 300 and parse_address(text) is not None
+    except AddressError:
+        return False
 
 
 def open_channel(address: Address, credentials: grpc.ChannelCredentials | None = None) -> aio.Channel:

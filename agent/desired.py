@@ -10,10 +10,13 @@ reported, while the other models of the message go on.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from agent.channel import is_address
+from agent.peers.identity import is_node_name
+from agent.peers.members import PeerAddress
 from modelcache.kube.resources import ObjectKey
 from modelcache.rpc.modelcache_pb2 import DesiredModel, DesiredState
 from modelcache.sources.base import Credential
@@ -58,11 +61,14 @@ class Desired:
     nonce: str
     models: Mapping[ObjectKey, Wanted]
     heartbeat: float = HEARTBEAT_SECONDS
+    peers: Mapping[ObjectKey, tuple[PeerAddress, ...]] = field(default_factory=dict)
+    """The other agents of a model. Not a part of `Wanted`: that they come and go is no change of mind."""
 
 
 def read_desired(message: DesiredState) -> Desired:
     """The content of a message. Raises UnusableDesiredState."""
     models: dict[ObjectKey, Wanted] = {}
+    peers: dict[ObjectKey, tuple[PeerAddress, ...]] = {}
     for entry in message.models:
         key = ObjectKey(entry.model.namespace, entry.model.name)
         if not _LABEL.fullmatch(key.namespace) or not _is_subdomain(key.name):
@@ -70,9 +76,11 @@ def read_desired(message: DesiredState) -> Desired:
         if key in models:
             raise UnusableDesiredState(f"{key} is listed twice")
         models[key] = _wanted(entry)
+        peers[key] = tuple(_peers(entry))
     low, high = _HEARTBEAT_RANGE
     seconds = float(message.heartbeat_seconds) or HEARTBEAT_SECONDS
-    return Desired(message.nonce, MappingProxyType(models), min(max(seconds, low), high))
+    heartbeat = min(max(seconds, low), high)
+    return Desired(message.nonce, MappingProxyType(models), heartbeat, MappingProxyType(peers))
 
 
 def _wanted(entry: DesiredModel) -> Wanted:
@@ -85,6 +93,13 @@ def _wanted(entry: DesiredModel) -> Wanted:
         credential=Credential(values) if values else None,
         flaw=_flaw(entry),
     )
+
+
+def _peers(entry: DesiredModel) -> Iterator[PeerAddress]:
+    """The usable ones: a download without a peer is slower, and nothing worse."""
+    for peer in entry.peers:
+        if is_node_name(peer.node) and is_address(peer.address):
+            yield PeerAddress(peer.node, peer.zone, peer.address, peer.complete)
 
 
 def _flaw(entry: DesiredModel) -> str:

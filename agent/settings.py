@@ -19,6 +19,8 @@ MAX_DOWNLOADS_LIMIT = 64
 """Models at once. Each takes a thread pool of its own; more than this only makes every one of them slower."""
 MAX_CONNECTIONS_LIMIT = 64
 """To one source. Public ones answer more than a handful with 429."""
+MAX_UPLOADS_LIMIT = 64
+"""Pieces on their way out. Each gets a fraction of the link; more than a handful only makes the first one come later."""
 MIN_BANDWIDTH = 64 * 1024
 """Bytes per second; with less, a stalled connection cannot be told from a slow one."""
 
@@ -37,8 +39,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     `node` is the name of the Node object that this agent speaks for. `root` is the cache directory, the same path on the
     host and in the agent's container. `controller` is `host:port`; `insecure` allows to talk to it unencrypted, on
     loopback. `kubeconfig` None means $KUBECONFIG, the pod's service account or ~/.kube/config. `max_downloads` is how many
-    models are downloaded at once, `connections` how many requests are under way at one source, `bandwidth` the limit in
-    bytes per second for all of them (None: no limit), and `reserve_bytes` what stays free on the cache's file system.
+    models are downloaded at once, `connections` how many requests are under way at one source, `bandwidth` the limit of the
+    node in bytes per second in each direction (None: no limit), and `reserve_bytes` what stays free on the cache's file
+    system. `peer_listen` is the `host:port` at which other agents are served (port 0: any free one; empty: not at all),
+    `peer_uploads` how many pieces are sent to them at the same time.
     """
 
     node: str
@@ -50,47 +54,65 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     connections: int = 4
     bandwidth: float | None = None
     reserve_bytes: int = 1024**3
+    peer_listen: str = "127.0.0.1:0"
+    peer_uploads: int = 4
 
     def check(self) -> None:
         """Raises SettingsError for the first value that cannot work."""
         if not self.node:
-            raise _wrong("node", "is missing; give the name of this machine's Node (in a pod: spec.nodeName)")
+            raise unusable("node", "is missing; give the name of this machine's Node (in a pod: spec.nodeName)")
         if len(self.node) > _NODE_NAME_MAX or not _NODE_NAME.fullmatch(self.node):
-            raise _wrong("node", f"is {self.node[:80]!r}, which cannot be the name of a Node")
+            raise unusable("node", f"is {self.node[:80]!r}, which cannot be the name of a Node")
         if not self.controller:
-            raise _wrong("controller", "is missing; give the controller's address as host:port")
+            raise unusable("controller", "is missing; give the controller's address as host:port")
         try:
             address = parse_address(self.controller)
         except AddressError as error:
-            raise _wrong("controller", str(error)) from error
+            raise unusable("controller", str(error)) from error
         if not self.insecure:
-            raise _wrong(
+            raise unusable(
                 "insecure", "is off, but this version has no TLS yet; switch it on, with a controller on loopback"
             )
         if not address.is_loopback:
-            raise _wrong(
+            raise unusable(
                 "insecure",
                 f"would receive source credentials unencrypted, so it is allowed on loopback only, and controller is "
                 f"{self.controller!r}; use a controller on 127.0.0.1",
             )
         if not self.root.is_absolute():
-            raise _wrong(
+            raise unusable(
                 "root", f"is {str(self.root)!r}; it must be an absolute path, because pods mount it by this path"
             )
         if self.root == Path("/"):
-            raise _wrong("root", "is '/'; give a directory that belongs to the cache alone")
+            raise unusable("root", "is '/'; give a directory that belongs to the cache alone")
         if self.root.exists() and not self.root.is_dir():
-            raise _wrong("root", f"is {str(self.root)!r}, which is not a directory")
+            raise unusable("root", f"is {str(self.root)!r}, which is not a directory")
         if self.kubeconfig is not None and not self.kubeconfig.is_file():
-            raise _wrong("kubeconfig", f"is {str(self.kubeconfig)!r}, where there is no file")
+            raise unusable("kubeconfig", f"is {str(self.kubeconfig)!r}, where there is no file")
         if not 1 <= self.max_downloads <= MAX_DOWNLOADS_LIMIT:
-            raise _wrong("max_downloads", f"is {self.max_downloads}; it must be from 1 to {MAX_DOWNLOADS_LIMIT}")
+            raise unusable("max_downloads", f"is {self.max_downloads}; it must be from 1 to {MAX_DOWNLOADS_LIMIT}")
         if not 1 <= self.connections <= MAX_CONNECTIONS_LIMIT:
-            raise _wrong("connections", f"is {self.connections}; it must be from 1 to {MAX_CONNECTIONS_LIMIT}")
+            raise unusable("connections", f"is {self.connections}; it must be from 1 to {MAX_CONNECTIONS_LIMIT}")
         if self.bandwidth is not None and not self.bandwidth >= MIN_BANDWIDTH:
-            raise _wrong("bandwidth", f"is {self.bandwidth:g}; it must be at least {MIN_BANDWIDTH} bytes per second")
+            raise unusable("bandwidth", f"is {self.bandwidth:g}; it must be at least {MIN_BANDWIDTH} bytes per second")
+        if self.peer_listen:
+            self._check_peer_listen()
+        if not 1 <= self.peer_uploads <= MAX_UPLOADS_LIMIT:
+            raise unusable("peer_uploads", f"is {self.peer_uploads}; it must be from 1 to {MAX_UPLOADS_LIMIT}")
         if self.reserve_bytes < 0:
-            raise _wrong("reserve_bytes", f"is {self.reserve_bytes}; it cannot be negative")
+            raise unusable("reserve_bytes", f"is {self.reserve_bytes}; it cannot be negative")
+
+    def _check_peer_listen(self) -> None:
+        try:
+            address = parse_address(self.peer_listen, any_port=True)
+        except AddressError as error:
+            raise unusable("peer_listen", str(error)) from error
+        if not address.is_loopback:
+            raise unusable(
+                "insecure",
+                f"would show the models to everybody who reaches {self.peer_listen}, so it is allowed on loopback only; use "
+                "127.0.0.1 for peer_listen",
+            )
 
 
 def flag(field: str) -> str:
@@ -103,5 +125,6 @@ def variable(field: str) -> str:
     return "MODELCACHE_" + field.upper()
 
 
-def _wrong(field: str, reason: str) -> SettingsError:
+def unusable(field: str, reason: str) -> SettingsError:
+    """The error for a setting; `reason` goes on after its name."""
     return SettingsError(f"{field} ({flag(field)} or {variable(field)}) {reason}")

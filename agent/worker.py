@@ -30,6 +30,7 @@ from agent.content import (
 )
 from agent.desired import Wanted
 from agent.failures import PERMANENT_RETRY, RETRY_BASE, RETRY_CAP, Failure, Refused, failure_of
+from agent.peers.members import PeerAddress, PeerProblem
 from agent.plan import Condition, View
 from agent.ports import Cache, Fetch, Fetcher
 from agent.slots import Slots, should_yield
@@ -81,6 +82,13 @@ class Trouble(NamedTuple):
     until: float
 
 
+class Traffic(NamedTuple):
+    """Bytes that were read from the source, and from other agents."""
+
+    origin_bytes: int
+    peer_bytes: int
+
+
 class ModelWorker:
     """Everything about one model. Run `run()` in a task; the rest is called in the same event loop."""
 
@@ -97,6 +105,10 @@ class ModelWorker:
         self.tree_digest = ""
         """Of what was fetched."""
         self.trouble: Trouble | None = None
+        self.peers: tuple[PeerAddress, ...] = ()
+        """The other agents of the model, as the controller names them."""
+        self.peer_problems: dict[str, PeerProblem] = {}
+        """Those among them that have sent wrong content, since the present content was wanted; they are not asked again."""
         self.since: float | None = None
         """Unix seconds from which on the present content has been wanted; None: since before this process."""
 
@@ -107,7 +119,7 @@ class ModelWorker:
         self._fetched = ""
         self._emptied = False
         self._downloading = False
-        self._earlier_origin_bytes = 0
+        self._earlier = Traffic(0, 0)
         self._changed = Wakeup(around.clock)
         self._backoff = self._new_backoff()
 
@@ -145,10 +157,13 @@ class ModelWorker:
         return self._downloading or self.trouble is not None
 
     @property
-    def origin_bytes(self) -> int:
-        """Bytes read from the source for the present content, since this process first wanted it."""
+    def traffic(self) -> Traffic:
+        """What was read for the present content, since this process first wanted it."""
         progress = self.fetch.progress() if self.fetch is not None else None
-        return self._earlier_origin_bytes + (progress.fetched_bytes if progress is not None else 0)
+        if progress is None:
+            return self._earlier
+        origin = progress.fetched_bytes - progress.peer_bytes
+        return Traffic(self._earlier.origin_bytes + origin, self._earlier.peer_bytes + progress.peer_bytes)
 
     def want(self, *, heard: bool, wanted: Wanted | None) -> None:
         """Take over what the controller says about this model. Idempotent."""
@@ -165,6 +180,15 @@ class ModelWorker:
                 # At once, so that a replayed desired state never makes a model look less ready than it is.
                 self._aim_at(known)
         self._changed.set()
+
+    def meet(self, peers: tuple[PeerAddress, ...]) -> None:
+        """These are the other agents of the model now."""
+        self.peers = peers
+        if self.fetch is not None:
+            self.fetch.meet(self._trusted())
+
+    def _trusted(self) -> list[PeerAddress]:
+        return [peer for peer in self.peers if peer.node not in self.peer_problems]
 
     def poke(self) -> None:
         """Look again: something outside this worker has changed."""
@@ -302,7 +326,8 @@ class ModelWorker:
     def _new_content(self) -> None:
         """What was fetched before says nothing about what is wanted now. (A completed manifest is the same content.)"""
         self._let_go()
-        self.digests, self.tree_digest, self._earlier_origin_bytes, self._contradiction = {}, "", 0, ""
+        self.digests, self.tree_digest, self._contradiction = {}, "", ""
+        self._earlier, self.peer_problems = Traffic(0, 0), {}
 
     def _let_go(self) -> None:
         """The last download is done with: what it brought is published, or not needed."""
@@ -315,9 +340,9 @@ class ModelWorker:
         assert known is not None
         assert wanted is not None
         async with around.slots.place():
-            self._earlier_origin_bytes = self.origin_bytes
+            self._earlier = self.traffic
             self._let_go()
-            self.fetch = around.fetcher.begin(known.manifest, wanted.credential)
+            self.fetch = around.fetcher.begin(known.manifest, wanted.credential, self._trusted())
             self._downloading = True
             around.changed()
             try:
@@ -336,6 +361,7 @@ class ModelWorker:
         try:
             while True:
                 await asyncio.wait([running], timeout=_LOOK_SECONDS)
+                self.peer_problems |= {problem.node: problem for problem in fetch.peer_problems()}
                 if running.done():
                     return running.result()
                 progress = fetch.progress()
@@ -360,7 +386,7 @@ class ModelWorker:
         row = await in_thread(lambda: cache.publish(namespace, name, known.manifest, claim))
         problems = await in_thread(lambda: cache.quick_check(*row.key))
         await self._reload({row.snapshot: Condition.DOUBTFUL if problems else Condition.SOUND})
-        self._earlier_origin_bytes = self.origin_bytes
+        self._earlier = self.traffic
         self._let_go()
         self._around.litter()
 

@@ -170,6 +170,24 @@ def agent(
     max_downloads: Annotated[
         int, typer.Option(help="Models that are downloaded at the same time.", envvar="MODELCACHE_MAX_DOWNLOADS")
     ] = 2,
+    bandwidth: Annotated[
+        float | None,
+        typer.Option(
+            help="Limit of this node in bytes per second, in and out each; without it, none.",
+            envvar="MODELCACHE_BANDWIDTH",
+        ),
+    ] = None,
+    peer_listen: Annotated[
+        str,
+        typer.Option(
+            help="Where other agents read from this one, host:port (port 0: any); empty: they cannot.",
+            envvar="MODELCACHE_PEER_LISTEN",
+        ),
+    ] = "127.0.0.1:0",
+    peer_uploads: Annotated[
+        int,
+        typer.Option(help="Pieces that are sent to other agents at the same time.", envvar="MODELCACHE_PEER_UPLOADS"),
+    ] = 4,
     log_format: Format = LogFormat.json,
     log_level: Level = "info",
 ) -> None:
@@ -184,6 +202,9 @@ def agent(
         insecure=insecure,
         kubeconfig=kubeconfig,
         max_downloads=max_downloads,
+        bandwidth=bandwidth,
+        peer_listen=peer_listen,
+        peer_uploads=peer_uploads,
     )
     try:
         settings.check()

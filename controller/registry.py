@@ -26,6 +26,8 @@ from modelcache.rpc import modelcache_pb2 as pb
 
 _log = logging.getLogger(__name__)
 
+MAX_TEXT = 300
+"""Of what an agent says about itself: a zone is at most 63 characters long, a host name 253."""
 _SHORTEST_WAIT = 0.01
 """Seconds; keeps a clock that is coarser than its timers from spinning."""
 
@@ -46,8 +48,13 @@ class Session:
     instance: str
     peer: str
     arrival: int
+    zone: str = ""
+    serves_at: str = ""
+    """Where other agents read content from this one; empty: nowhere."""
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the desired state may have changed, or the stream has to end."""
+    on_peers: Callable[[], None] = lambda: None
+    """Called when the peers of this agent may have changed; unlike `wake`, that has time."""
     ending: Ending | None = None
     connected: bool = True
     reported: bool = False
@@ -171,7 +178,9 @@ class Registry:
     def connect(self, hello: pb.Hello, peer: str) -> Session:
         """Take over the node's place from whoever had it. The caller has checked that the node exists."""
         self._arrivals += 1
-        session = Session(hello.node, hello.instance[:128], peer, self._arrivals)
+        session = Session(
+            hello.node, hello.instance[:128], peer, self._arrivals, hello.zone[:MAX_TEXT], hello.peer_address[:MAX_TEXT]
+        )
         old = self._records.get(session.node)
         if old is not None:
             if self.presence(session.node) is not Presence.GONE:

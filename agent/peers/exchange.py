@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
+from agent.channel import Address
 from agent.peers.access import Access, Grant
 from agent.peers.client import PeerClient
 from agent.peers.holdings import Holdings
@@ -24,8 +25,7 @@ class PeerExchange:
         self,
         node: str,
         store: Store,
-        host: str,
-        port: int,
+        listen: Address,
         *,
         download_limit: TokenBucket,
         bandwidth: float | None = None,
@@ -47,7 +47,11 @@ class PeerExchange:
         self._zone = zone
         self._tuning = tuning
         self.client = PeerClient(node, download_limit, clock)
-        self.server = PeerServer(node, host, port, self.holdings, self.access, TokenBucket(bandwidth, clock), tuning)
+        self.server = PeerServer(
+            node, listen.host, listen.port, self.holdings, self.access, TokenBucket(bandwidth, clock), tuning
+        )
+        self.address = Address(listen.host, self.server.port)
+        """Where others find this agent."""
 
     def grant(self, grants: Mapping[ObjectKey, Grant]) -> None:
         """From now on exactly these may be read by others."""

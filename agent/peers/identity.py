@@ -20,7 +20,7 @@ MAX_VIA = 16
 def peer_node(headers: Mapping[str, str]) -> str | None:
     """The node whose agent sent a request with these headers; None when it does not say so."""
     name = headers.get(NODE_HEADER, "")
-    return name if _is_node(name) else None
+    return name if is_node_name(name) else None
 
 
 def own_headers(node: str) -> dict[str, str]:
@@ -31,8 +31,9 @@ def own_headers(node: str) -> dict[str, str]:
 def parse_via(text: str | None) -> tuple[str, ...]:
     """The nodes that a piece went through, as its sender says; empty when that makes no sense."""
     names = tuple((text or "").split(","))
-    return names if len(names) <= MAX_VIA and all(map(_is_node, names)) else ()
+    return names if len(names) <= MAX_VIA and all(map(is_node_name, names)) else ()
 
 
-def _is_node(name: str) -> bool:
+def is_node_name(name: str) -> bool:
+    """Whether a Node may be called so."""
     return len(name) <= _NODE_NAME_MAX and _NODE_NAME.fullmatch(name) is not None

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from agent.channel import Address
 from agent.peers.access import Grant
 from agent.peers.exchange import PeerExchange
 from agent.peers.keys import sizes_in
@@ -48,7 +49,7 @@ class Member:
         options: dict[str, Any] = {"piece_bytes": PIECE, "reserve_bytes": 0, "backoff_base": 0.05, **settings}
         self.downloader = Downloader(self.store, TransferSettings(**options), environ={}, rng=random.Random(node))
         self.exchange = PeerExchange(
-            node, self.store, "127.0.0.1", 0, download_limit=self.downloader.limiter, tuning=tuning, zone=lambda: zone,
+            node, self.store, Address("127.0.0.1", 0), download_limit=self.downloader.limiter, tuning=tuning, zone=lambda: zone,
             bandwidth=options.get("bandwidth"),
         )  # fmt: skip
         self.cancel = CancelToken()
@@ -61,7 +62,7 @@ class Member:
 
     @property
     def address(self) -> str:
-        return f"127.0.0.1:{self.exchange.server.port}"
+        return str(self.exchange.address)
 
     def meet(self, others: Iterable[Member], manifest: Manifest, complete: Iterable[Member] = ()) -> None:
         """What the controller would say: these are your peers."""

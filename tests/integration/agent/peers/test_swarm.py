@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.swarm import Team
 from tests.support.fetching import PIECE, content
+from tests.support.swarm import Team
 
 
 def test_the_origin_is_read_once(team: Team) -> None:

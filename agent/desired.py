@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import NamedTuple
 
 from agent.channel import is_address
 from agent.peers.identity import is_node_name
@@ -54,6 +55,18 @@ class Wanted:
     flaw: str = ""
 
 
+class Peers(NamedTuple):
+    """The other agents of a model. `more`: there may be others, those that were known before stay."""
+
+    known: tuple[PeerAddress, ...] = ()
+    more: bool = False
+
+    def after(self, before: tuple[PeerAddress, ...]) -> tuple[PeerAddress, ...]:
+        """All of them, if `before` is what was known."""
+        named = {peer.node for peer in self.known}
+        return (*self.known, *(peer for peer in before if self.more and peer.node not in named))
+
+
 @dataclass(frozen=True, slots=True)
 class Desired:
     """A whole desired state. `heartbeat` is in seconds."""
@@ -61,14 +74,14 @@ class Desired:
     nonce: str
     models: Mapping[ObjectKey, Wanted]
     heartbeat: float = HEARTBEAT_SECONDS
-    peers: Mapping[ObjectKey, tuple[PeerAddress, ...]] = field(default_factory=dict)
-    """The other agents of a model. Not a part of `Wanted`: that they come and go is no change of mind."""
+    peers: Mapping[ObjectKey, Peers] = field(default_factory=dict)
+    """Not a part of `Wanted`: that they come and go is no change of mind."""
 
 
 def read_desired(message: DesiredState) -> Desired:
     """The content of a message. Raises UnusableDesiredState."""
     models: dict[ObjectKey, Wanted] = {}
-    peers: dict[ObjectKey, tuple[PeerAddress, ...]] = {}
+    peers: dict[ObjectKey, Peers] = {}
     for entry in message.models:
         key = ObjectKey(entry.model.namespace, entry.model.name)
         if not _LABEL.fullmatch(key.namespace) or not _is_subdomain(key.name):
@@ -76,7 +89,7 @@ def read_desired(message: DesiredState) -> Desired:
         if key in models:
             raise UnusableDesiredState(f"{key} is listed twice")
         models[key] = _wanted(entry)
-        peers[key] = tuple(_peers(entry))
+        peers[key] = Peers(tuple(_peers(entry)), entry.keep_peers)
     low, high = _HEARTBEAT_RANGE
     seconds = float(message.heartbeat_seconds) or HEARTBEAT_SECONDS
     heartbeat = min(max(seconds, low), high)

@@ -13,7 +13,7 @@ from random import Random
 
 from agent import plan
 from agent.content import Held, needed_by
-from agent.desired import Desired
+from agent.desired import Desired, Peers
 from agent.peers.access import Grant
 from agent.peers.keys import sizes_in
 from agent.ports import Cache, Fetcher
@@ -104,7 +104,7 @@ class Models:
                 _log.info("node %s: %s: %s", self._around.node, what, ", ".join(map(str, sorted(keys))))
         for key, worker in self._workers.items():
             worker.want(heard=True, wanted=desired.models.get(key))
-            worker.meet(desired.peers.get(key, ()))
+            worker.meet(desired.peers.get(key, Peers()))
         if not self._heard:
             # What a former life of this process has left of models that were removed meanwhile.
             self._heard = self._litter = True

@@ -28,7 +28,7 @@ from agent.content import (
     mend,
     target_of,
 )
-from agent.desired import Wanted
+from agent.desired import Peers, Wanted
 from agent.failures import PERMANENT_RETRY, RETRY_BASE, RETRY_CAP, Failure, Refused, failure_of
 from agent.peers.members import PeerAddress, PeerProblem
 from agent.plan import Condition, View
@@ -181,9 +181,9 @@ class ModelWorker:
                 self._aim_at(known)
         self._changed.set()
 
-    def meet(self, peers: tuple[PeerAddress, ...]) -> None:
+    def meet(self, peers: Peers) -> None:
         """These are the other agents of the model now."""
-        self.peers = peers
+        self.peers = peers.after(self.peers)
         if self.fetch is not None:
             self.fetch.meet(self._trusted())
 

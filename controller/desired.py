@@ -65,6 +65,7 @@ def without_peers(models: Iterable[pb.DesiredModel]) -> list[pb.DesiredModel]:
         copy = pb.DesiredModel()
         copy.CopyFrom(model)
         del copy.peers[:]
+        copy.keep_peers = False
         bare.append(copy)
     return bare
 
@@ -72,6 +73,7 @@ def without_peers(models: Iterable[pb.DesiredModel]) -> list[pb.DesiredModel]:
 def to_message(
     orders: Iterable[tuple[ObjectKey, Order]],
     peers: Callable[[ObjectKey, Order], list[pb.Peer]] = lambda key, order: [],
+    peers_awaited: Callable[[ObjectKey], bool] = lambda key: False,
 ) -> list[pb.DesiredModel]:
     """The models of a DesiredState, in the order of their names, so that equal states have equal bytes."""
     return [
@@ -83,6 +85,7 @@ def to_message(
             tree_digest=order.tree_digest,
             attempt=order.attempt,
             peers=peers(key, order),
+            keep_peers=peers_awaited(key),
         )
         for key, order in sorted(orders)
     ]

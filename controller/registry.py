@@ -129,6 +129,11 @@ class Registry:
         record = self._records.get(node)
         return record.session if record and record.session.connected else None
 
+    def last_session_of(self, node: str) -> Session | None:
+        """The stream of a node, or its last one until the agent counts as gone."""
+        record = self._records.get(node)
+        return record.session if record and self.presence(node) is not Presence.GONE else None
+
     def session_at(self, peer: str) -> Session | None:
         """The open stream on the connection from `peer`."""
         return next((session for session in self.sessions() if session.peer == peer), None)

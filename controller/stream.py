@@ -23,6 +23,7 @@ from grpc import aio
 
 from controller.desired import PeerFacts, peers_of, to_message, verdict, without_peers
 from controller.nodes import Node
+from controller.placement import Presence
 from controller.registry import Registry, Session
 from controller.reports import Phase
 from controller.tracked import Memory, Order
@@ -75,20 +76,29 @@ class Desk:
     def message(self, session: Session) -> list[pb.DesiredModel]:
         """The desired state of this stream, peers included."""
         return to_message(
-            self.orders(session).items(), lambda key, order: peers_of(session.node, order.digest, self._agents(key))
+            self.orders(session).items(),
+            lambda key, order: peers_of(session.node, order.digest, self._agents(key)),
+            self._awaits_agents,
         )
 
     def _agents(self, key: ObjectKey) -> list[PeerFacts]:
-        """The connected agents that should hold this model."""
+        """The agents that should hold this model. One whose stream broke a moment ago still serves, as far as anybody knows."""
         tracked = self.memory.get(key)
         found = []
         for node in (tracked.assigned or ()) if tracked is not None else ():
-            session = self.registry.session_of(node)
+            session = self.registry.last_session_of(node)
             if session is not None and session.serves_at:
                 report = session.reports.get(key)
                 has = report.manifest_digest if report is not None and report.phase in _COMPLETE else ""
                 found.append(PeerFacts(node, session.zone, session.serves_at, has))
         return found
+
+    def _awaits_agents(self, key: ObjectKey) -> bool:
+        """Whether an agent that should hold this model may be there without having been heard of."""
+        tracked = self.memory.get(key)
+        if tracked is None or tracked.assigned is None:
+            return True
+        return any(self.registry.presence(node) is Presence.AWAITED for node in tracked.assigned)
 
     def is_settled(self, session: Session) -> bool:
         """Whether every model has been looked at since the stream began."""

@@ -232,7 +232,7 @@ class _Handler(BaseHTTPRequestHandler):
                 case Busy(seconds):
                     return self._later(ask.key, seconds)
                 case Hold(seconds):
-                    found = self._hold(ask, content, index, seconds)
+                    found = self._hold(ask, content, index, have, seconds)
                     if found is None:
                         return self._refuse(404, "not here any more")
                     content = found
@@ -240,14 +240,14 @@ class _Handler(BaseHTTPRequestHandler):
                     return self._refuse(404, "not here")
         raise AssertionError("a request is held once")
 
-    def _hold(self, ask: Ask, content: Content, index: int, seconds: float) -> Content | None:
+    def _hold(self, ask: Ask, content: Content, index: int, have: Have, seconds: float) -> Content | None:
         """Waits until the piece is here and there is a place for it; what is here of the content then."""
         deadline = time.monotonic() + seconds
         try:
             found = self.peers.holdings.wait_for(ask.key, content.size, index, seconds)
             self.peers.uploads.wait(deadline - time.monotonic())
         finally:
-            self.peers.uploads.waited()
+            self.peers.uploads.waited(have)
         return found
 
     def _send_piece(self, ask: Ask, content: Content, index: int, digest: bytes, node: str) -> None:

@@ -223,8 +223,9 @@ class Swarm:
             case Ask(peer):
                 return self._ask(peer, view.addresses[peer], entry, piece, sink, errand, cancel)
             case Look(peers):
-                for peer in peers:
-                    self._look(peer, view.addresses[peer], entry, cancel)
+                answered = [self._look(peer, view.addresses[peer], entry, cancel) for peer in peers]
+                if not all(answered):
+                    self._clock.wait(self._tuning.retry, cancel)
                 return False
             case Wait(seconds):
                 self._clock.wait(seconds, cancel)
@@ -319,17 +320,23 @@ class Swarm:
             case _:
                 errand.failed.add(peer)
 
-    def _look(self, peer: PeerId, address: str, entry: _File, cancel: CancelToken) -> None:
-        """Asks a peer which pieces of the file it has."""
+    def _look(self, peer: PeerId, address: str, entry: _File, cancel: CancelToken) -> bool:
+        """Asks a peer which pieces of the file it has; False when it should be asked again soon."""
         holding = None
         try:
             holding = self._client.holding(address, entry.key, entry.file.size, cancel)
         except PeerAway:
             self._members.is_away(peer)
+        except PeerStranger:
+            # The controller tells one agent after the other: to read the origin now, because of that, might be for the
+            # second time.
+            if self._clock.monotonic() - self._began < GRACE_SECONDS:
+                return False
         except PeerError:
             pass  # it has nothing for us
         with self._lock:
             self._looks[peer, entry.key] = (self._clock.monotonic(), holding)
+        return True
 
     def _take_turn(self, entry: _File, piece: Piece, sink: Sink, view: View, cancel: CancelToken) -> bool:
         """Reads a piece from the origin, unless somebody came or went while it waited for its turn."""

@@ -34,6 +34,7 @@ class Uploads:
         self._changed = threading.Condition()
         self._active = 0
         self._queued = 0
+        self._ready = 0
         self._served: OrderedDict[PieceId, _Served] = OrderedDict()
 
     def decide(self, asker: PeerId, piece: PieceId, have: Have, known: Container[str], *, last: bool) -> Answer:
@@ -48,6 +49,7 @@ class Uploads:
                 have,
                 uploads=self._active,
                 queued=self._tuning.queue if last else self._queued,
+                ready=self._tuning.ready if last else self._ready,
                 served=[peer for peer in served.peers if peer in known],
                 turn=served.turn,
                 tuning=self._tuning,
@@ -57,6 +59,7 @@ class Uploads:
                     self._active += 1
                 case Hold():
                     self._queued += 1
+                    self._ready += have is Have.YES
                 case Busy():
                     pass
                 case _:
@@ -76,10 +79,11 @@ class Uploads:
             while self._active >= self._tuning.uploads and (left := deadline - time.monotonic()) > 0:
                 self._changed.wait(left)
 
-    def waited(self) -> None:
-        """A request is not held any more."""
+    def waited(self, have: Have) -> None:
+        """A request is not held any more; `have` as it was when it began to be."""
         with self._changed:
             self._queued -= 1
+            self._ready -= have is Have.YES
 
     def has_served(self, piece: PieceId, peer: PeerId) -> None:
         """`peer` has got all of this piece."""

@@ -422,6 +422,7 @@ class DesiredModel(_message.Message):
     TREE_DIGEST_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
     PEERS_FIELD_NUMBER: _builtins.int
+    KEEP_PEERS_FIELD_NUMBER: _builtins.int
     manifest_digest: _builtins.str
     """Empty: keep whatever the node has of this model, the controller does not know yet what it should be."""
     hub_ref: _builtins.str
@@ -430,6 +431,8 @@ class DesiredModel(_message.Message):
     """spec.verification.checksum without `sha256:`; empty when there is none."""
     attempt: _builtins.str
     """Changes when the user asks for a failed model to be tried again."""
+    keep_peers: _builtins.bool
+    """The controller has not heard from all agents of the model since it started: peers that are known from before stay."""
     @_builtins.property
     def model(self) -> Global___ModelKey: ...
     @_builtins.property
@@ -452,10 +455,11 @@ class DesiredModel(_message.Message):
         tree_digest: _builtins.str = ...,
         attempt: _builtins.str = ...,
         peers: _abc.Iterable[Global___Peer] | None = ...,
+        keep_peers: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["credential", b"credential", "model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "credential", b"credential", "hub_ref", b"hub_ref", "manifest_digest", b"manifest_digest", "model", b"model", "peers", b"peers", "tree_digest", b"tree_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "credential", b"credential", "hub_ref", b"hub_ref", "keep_peers", b"keep_peers", "manifest_digest", b"manifest_digest", "model", b"model", "peers", b"peers", "tree_digest", b"tree_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

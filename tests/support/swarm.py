@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import random
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,15 +11,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import xxhash
+
 from agent.channel import Address
 from agent.peers.access import Grant
 from agent.peers.exchange import PeerExchange
-from agent.peers.keys import sizes_in
+from agent.peers.holdings import Content
+from agent.peers.keys import ContentKey, sizes_in
 from agent.peers.members import PeerAddress, PeerProblem
 from agent.peers.swarm import Swarm
 from agent.peers.tuning import DEFAULT_TUNING, SwarmTuning
 from agent.store import Store
 from agent.transfer import CancelToken, Downloader, TransferSettings
+from agent.transfer.pieces import piece_at, piece_count
 from modelcache.kube.resources import ObjectKey
 from modelcache.manifest import Manifest, ManifestFile
 from modelcache.sources.base import Location
@@ -156,3 +161,43 @@ class Team:
 
     def _locate(self, file: ManifestFile) -> Location:
         return Location(self.origin.url(f"/{file.path}"), {})
+
+
+def garble(member: Member, *, honest_digest: bool) -> None:
+    """Makes the peer server of `member` send other bytes than it has: with the digest of the right ones, or of the wrong ones.
+
+    Its own copy stays as it is. The same garbage for everybody: that is harder to find than noise.
+    """
+    holdings = member.exchange.holdings
+    find = holdings.find
+
+    def lying(key: ContentKey, size: int) -> Content | None:
+        content = find(key, size)
+        return _garbled(content, honest_digest=honest_digest) if content is not None else None
+
+    holdings.find = lying  # type: ignore[method-assign]  # a peer gone bad
+
+
+def _garbled(content: Content, *, honest_digest: bool) -> Content:
+    def piece(index: int) -> bytes:
+        part = piece_at(index, content.size, content.piece_bytes)
+        descriptor = content.open()
+        try:
+            data = bytearray(os.pread(descriptor, part.end - part.start, part.start))
+        finally:
+            os.close(descriptor)
+        data[len(data) // 2] ^= 0xFF
+        return bytes(data)
+
+    def opened() -> int:
+        descriptor = os.memfd_create("garbage")
+        for index in range(piece_count(content.size, content.piece_bytes)):
+            if content.digest(index) is not None:
+                os.pwrite(descriptor, piece(index), index * content.piece_bytes)
+        return descriptor
+
+    def digest(index: int) -> bytes | None:
+        right = content.digest(index)
+        return right if right is None or honest_digest else xxhash.xxh3_128_digest(piece(index))
+
+    return replace(content, open=opened, digest=digest)

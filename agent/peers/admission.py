@@ -63,6 +63,7 @@ def admit(
     *,
     uploads: int,
     queued: int,
+    ready: int,
     served: Sequence[PeerId],
     turn: int,
     tuning: SwarmTuning,
@@ -78,6 +79,8 @@ def admit(
     if have is Have.YES:
         if uploads < tuning.uploads:
             return Serve()
+        if ready < tuning.ready:
+            return Hold(tuning.hold)
         others = [peer for peer in served if peer != asker]
         if others:
             return Redirect(others[turn % len(others)])

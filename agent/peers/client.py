@@ -63,6 +63,10 @@ class PeerLacks(PeerError):
     """It neither has the content nor fetches it, or answers something that cannot be used."""
 
 
+class PeerRefused(PeerError):
+    """What it has of the piece came a way that we do not accept. It may get another one."""
+
+
 class PeerSentElsewhere(PeerError):
     """Another one has it: `address` is host:port."""
 
@@ -137,7 +141,7 @@ class PeerClient:
                 raise PeerLacks("its answer has another length than the range that was asked for")
             via = parse_via(response.headers.get(VIA_HEADER))
             if refuse(digest, via):
-                raise PeerBusy("what it has of the piece is known to be bad")
+                raise PeerRefused("what it has of the piece is not trusted")
             sink.expect(digest)
             try:
                 while sink.position < piece.end:

@@ -9,11 +9,21 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from agent.peers import blame
 from agent.peers.asking import Ask, Attempt, Look, Origin, Wait, choose
-from agent.peers.client import PeerAway, PeerBusy, PeerClient, PeerError, PeerLied, PeerSentElsewhere, PeerStranger
+from agent.peers.client import (
+    PeerAway,
+    PeerBusy,
+    PeerClient,
+    PeerError,
+    PeerLied,
+    PeerRefused,
+    PeerSentElsewhere,
+    PeerStranger,
+)
 from agent.peers.holdings import Arriving, Holdings
 from agent.peers.keys import ContentKey, key_of, keys_of
 from agent.peers.members import Members, PeerAddress, PeerProblem, View
@@ -31,8 +41,18 @@ from modelcache.manifest import ManifestFile
 GRACE_SECONDS = 5.0
 """From the beginning of a download a peer that does not know the content is taken for one that has not begun yet."""
 
+MENDING_PATIENCE = 0.1
+"""Part of the usual patience with peers for pieces that are fetched again."""
 MENDING_LIMIT = 4
 """How often a wrong file is mended with the help of peers before everything is read from the origin."""
+
+
+class _Bad(NamedTuple):
+    """A piece that may be bad: what it was, which way it came, and whom it must not come from again."""
+
+    digest: bytes
+    via: tuple[str, ...]
+    avoided: frozenset[str]
 
 
 @dataclass
@@ -46,8 +66,12 @@ class _File:
     """How often the whole was wrong."""
     avoided: frozenset[str] = frozenset()
     """Nodes through which nothing of this file may come any more."""
-    bad: dict[int, tuple[bytes, tuple[str, ...]]] = field(default_factory=dict)
-    """Pieces that are fetched again: their former digest and way."""
+    bad: dict[int, _Bad] = field(default_factory=dict)
+    """Pieces that are fetched again."""
+    claims: dict[str, dict[int, bytes]] = field(default_factory=dict)
+    """The digests that nodes gave when they were asked because the whole was wrong."""
+    asked: bool = False
+    probed: bool = False
     alone: bool = False
     """Peers could not help: everything comes from the origin now."""
 
@@ -58,6 +82,8 @@ class _Errand:
     def __init__(self, now: float, avoided: Iterable[str]) -> None:
         self.failed = {PeerId(node) for node in avoided}
         self.busy: dict[PeerId, float] = {}
+        self.refused: dict[PeerId, float] = {}
+        """Peers that have the piece, but not one that we take, and until when that is to be believed."""
         self.progress: dict[PeerId, int] = {}
         self.moved_at = now
 
@@ -84,6 +110,8 @@ class Swarm:
         self._clock = clock
         self._connections = connections
         self._tuning = tuning
+        # Agents that mend the same file may wait for each other's pieces in a circle.
+        self._mending_tuning = replace(tuning, patience=tuning.patience * MENDING_PATIENCE)
         self._members = Members(zone, clock, tuning)
         self._members.update(peers)
         self._began = clock.monotonic()
@@ -164,19 +192,24 @@ class Swarm:
         }
         via = {index: path for index in mine if (path := entry.arriving.via(index))}
         entry.mending += 1
-        entry.avoided |= self._members.liars()
         if not via or entry.mending > MENDING_LIMIT:
             entry.alone = True
             return ()
+        entry.avoided |= self._members.liars()
         chosen = blame.through(via, entry.avoided)
-        if not chosen and entry.mending == 1:
-            chosen = blame.differing(mine, self._digests_elsewhere(entry, cancel)) & via.keys()
-        if not chosen and entry.mending <= 2:
+        if not chosen and not entry.asked:
+            entry.asked = True
+            self._ask_digests(entry, {path[0] for path in via.values()}, cancel)
+            entry.avoided |= blame.culprits(blame.disputed(mine, via, entry.claims).values())
+            chosen = blame.through(via, entry.avoided)
+        known = bool(chosen)
+        if not chosen and not entry.probed:
+            entry.probed = True
             chosen = blame.probes(via)
-        if not chosen:
-            chosen = frozenset(via)
-        entry.avoided |= blame.culprits(via[index] for index in chosen)
-        entry.bad.update({index: (mine[index], via[index]) for index in chosen})
+        chosen = chosen or frozenset(via)
+        for index in chosen:
+            avoided = frozenset() if known else frozenset(via[index][:1])
+            entry.bad[index] = _Bad(mine[index], via[index], avoided)
         return chosen
 
     # The source
@@ -193,7 +226,10 @@ class Swarm:
             for index in range(piece.number, -(-sink.end // partial.piece_bytes)):
                 entry.arriving.came(index, ())
             return self._read_origin(file, sink, cancel)
-        errand = _Errand(self._clock.monotonic(), entry.avoided)
+        former = entry.bad.get(piece.number)
+        errand = _Errand(
+            self._clock.monotonic(), entry.avoided | (former.avoided if former is not None else frozenset())
+        )
         while not self._step(entry, piece, sink, errand, cancel):
             cancel.check()
         return None
@@ -215,7 +251,7 @@ class Swarm:
             name,
             rank(name, [*view.addresses, self._me]),
             self._attempt(entry, piece.number, view, errand, now),
-            self._tuning,
+            self._mending_tuning if piece.number in entry.bad else self._tuning,
             shunned=view.shunned,
             slow=view.slow,
         )
@@ -245,7 +281,7 @@ class Swarm:
                 if holding is not None and fits and (index in holding.pieces or index in holding.reading):
                     holders.add(peer)
         return Attempt(
-            holders=holders,
+            holders=holders - {peer for peer, until in errand.refused.items() if now < until},
             looked=looked,
             failed=frozenset(errand.failed),
             busy=frozenset(peer for peer, until in errand.busy.items() if now < until),
@@ -279,10 +315,10 @@ class Swarm:
         """Fills the sink from one peer. Raises PeerError."""
         began, position = self._clock.monotonic(), sink.position
         former = entry.bad.get(piece.number)
-        refused = entry.avoided | self._members.liars()
+        refused = entry.avoided | self._members.liars() | (former.avoided if former is not None else frozenset())
 
         def refuse(digest: bytes, via: Sequence[str]) -> bool:
-            if (former is not None and digest == former[0]) or not refused.isdisjoint(via) or self._me in via[:-1]:
+            if not refused.isdisjoint(via) or self._me in via[:-1]:
                 return True
             # Before the last byte: from then on others may ask where the piece came from.
             entry.arriving.came(piece.number, (*via[:-1], peer))
@@ -307,6 +343,8 @@ class Swarm:
                     # It is at work on what comes before our piece.
                     errand.progress[peer] = error.progress
                     errand.moved_at = now
+            case PeerRefused():
+                errand.busy[peer] = errand.refused[peer] = now + self._tuning.retry
             case PeerStranger():
                 errand.busy[peer] = now + self._tuning.retry
             case PeerLied():
@@ -358,35 +396,34 @@ class Swarm:
 
     # Mending
 
-    def _digests_elsewhere(self, entry: _File, cancel: CancelToken) -> list[dict[int, bytes]]:
-        """What the peers have for digests of the pieces of a file."""
-        view = self._members.view()
-        found = []
-        for peer, address in view.addresses.items():
-            if peer in view.shunned:
+    def _ask_digests(self, entry: _File, nodes: Collection[str], cancel: CancelToken) -> None:
+        """Asks nodes which digests their pieces of a file have."""
+        addresses = self._members.view().addresses
+        for node in sorted(nodes):
+            address = addresses.get(PeerId(node))
+            if address is None:
                 continue
             try:
                 holding = self._client.holding(address, entry.key, entry.file.size, cancel, digests=True)
             except PeerError:
                 continue
             if holding.piece_bytes == entry.arriving.partial.piece_bytes:
-                found.append(dict(holding.digests))
-        return found
+                entry.claims[node] = dict(holding.digests)
 
     def _find_guilty(self, entry: _File) -> None:
         """Compares what was fetched again with what it was before, and drops those who are to blame for a difference."""
-        wrong = {
-            index: via
-            for index, (digest, via) in entry.bad.items()
-            if entry.arriving.partial.proven_digest(index) not in (None, digest)
-        }
-        for node in blame.culprits(wrong.values()):
-            pieces = sorted(index for index, via in wrong.items() if node in via)
-            self._members.has_lied(
-                PeerId(node),
-                f"{entry.file.path}: {len(pieces)} pieces that came through it (the first: {pieces[0]}) were not what the "
-                "origin has.",
-            )
+        ways, liars = {}, self._members.liars()
+        for index, (digest, via, _) in entry.bad.items():
+            right = entry.arriving.partial.proven_digest(index)
+            if right is None or right == digest or not liars.isdisjoint(via):
+                continue
+            # Whoever read the right bytes from the origin did not spoil them.
+            innocent = entry.claims.get(via[0], {}).get(index) == right
+            ways[index] = (via[1:] or via) if innocent else via
+        for node in blame.convicted(ways.values()):
+            pieces = sorted(index for index, via in ways.items() if node in via)
+            message = f"{entry.file.path}: {len(pieces)} pieces that came through it, the first of them {pieces[0]}, were not "
+            self._members.has_lied(PeerId(node), message + "what the origin has.")
 
     def _own_rank(self, piece: PieceId) -> int:
         return rank(piece, [*self._members.view().addresses, self._me]).index(self._me)

@@ -31,7 +31,7 @@ from tests.support.fetching import PIECE, listed, manifest_of
 from tests.support.origin import Origin
 
 MODEL = ObjectKey("default", "model")
-QUICK = replace(DEFAULT_TUNING, hold=1.0, retry=0.05, cooling_base=0.2)
+QUICK = replace(DEFAULT_TUNING, hold=1.0, retry=0.05, cooling_base=0.2, patience=10.0)
 """The decisions of production, with shorter waits."""
 
 

@@ -76,7 +76,11 @@ class PeerSentElsewhere(PeerError):
 
 
 class PeerLied(PeerError):
-    """What it sent is not what it announced."""
+    """What it sent is not what it announced, unless the piece changed under its hands: `digest` is what it announced."""
+
+    def __init__(self, message: str, digest: bytes) -> None:
+        super().__init__(message)
+        self.digest = digest
 
 
 class Received(NamedTuple):
@@ -156,7 +160,7 @@ class PeerClient:
                     self._limiter.pay(got, cancel)
             except PieceMismatch:
                 if whole:
-                    raise PeerLied("the bytes it sent do not have the digest it announced for them") from None
+                    raise PeerLied("the bytes it sent do not have the digest it announced for them", digest) from None
                 # Some of the piece came from somebody else: nobody can say whose fault it is. It begins anew.
                 raise PeerBusy("a piece put together from several senders is wrong") from None
         return Received(via, digest)

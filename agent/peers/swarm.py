@@ -303,6 +303,10 @@ class Swarm:
                     return False
                 peer, address = other, elsewhere.address
             except PeerError as error:
+                if isinstance(error, PeerLied) and not self._insists(
+                    peer, address, entry, piece.number, error.digest, cancel
+                ):
+                    error = PeerAway("it is just fetching the piece again itself")
                 self._note(peer, entry, errand, error)
                 return False
             else:
@@ -332,6 +336,19 @@ class Swarm:
         self._client.fetch(address, entry.key, entry.file.size, piece, sink, cancel, refuse=refuse, count=count)
         seconds = max(self._clock.monotonic() - began, 1e-6)
         self._members.has_succeeded(peer, (piece.end - position) / seconds)
+
+    def _insists(
+        self, peer: PeerId, address: str, entry: _File, index: int, digest: bytes, cancel: CancelToken
+    ) -> bool:
+        """Whether a peer still announces `digest` for a piece.
+
+        An honest one that was lied to itself may have begun to overwrite the piece while it was sending it.
+        """
+        try:
+            holding = self._client.holding(address, entry.key, entry.file.size, cancel, digests=True)
+        except PeerError:
+            return False
+        return holding.digests.get(index) == digest
 
     def _note(self, peer: PeerId, entry: _File, errand: _Errand, error: PeerError) -> None:
         """Remembers what went wrong with a peer."""

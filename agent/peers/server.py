@@ -217,6 +217,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._refuse(416, f"not within one piece of {content.piece_bytes} bytes")
         piece = PieceId(ask.key, index)
         for last in (False, True):
+            # In this order: a piece that is just being fetched again must not be said to come from where the next one does.
+            via = content.via(index)
             digest = content.digest(index)
             have = Have.YES if digest is not None else Have.UNDER_WAY
             answer = self.peers.uploads.decide(PeerId(node), piece, have, grant.nodes, last=last)
@@ -224,7 +226,7 @@ class _Handler(BaseHTTPRequestHandler):
                 case Serve():
                     assert digest is not None
                     try:
-                        return self._send_piece(ask, content, index, digest, node)
+                        return self._send_piece(ask, content, index, digest, via, node)
                     finally:
                         self.peers.uploads.finished()
                 case Redirect(peer):
@@ -250,7 +252,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.peers.uploads.waited(have)
         return found
 
-    def _send_piece(self, ask: Ask, content: Content, index: int, digest: bytes, node: str) -> None:
+    def _send_piece(
+        self, ask: Ask, content: Content, index: int, digest: bytes, via: tuple[str, ...], node: str
+    ) -> None:
         try:
             descriptor = content.open()
         except OSError:
@@ -262,7 +266,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(count))
             self.send_header("Content-Range", f"bytes {ask.first}-{ask.last}/{content.size}")
             self.send_header(DIGEST_HEADER, digest.hex())
-            self.send_header(VIA_HEADER, ",".join((*content.via(index), self.peers.node)))
+            self.send_header(VIA_HEADER, ",".join((*via, self.peers.node)))
             self.end_headers()
             self.wfile.flush()
             end = piece_at(index, content.size, content.piece_bytes).end

@@ -86,6 +86,8 @@ class _Errand:
         """Peers that have the piece, but not one that we take, and until when that is to be believed."""
         self.progress: dict[PeerId, int] = {}
         self.moved_at = now
+        self.from_peer = False
+        """Whether what the sink has of the piece came from a peer, at least in part."""
 
 
 class Swarm:
@@ -267,7 +269,7 @@ class Swarm:
                 self._clock.wait(seconds, cancel)
                 return False
             case Origin():
-                return self._take_turn(entry, piece, sink, view, cancel)
+                return self._take_turn(entry, piece, sink, view, errand, cancel)
 
     def _attempt(self, entry: _File, index: int, view: View, errand: _Errand, now: float) -> Attempt:
         holders, looked = set(view.complete), set(view.complete)
@@ -329,7 +331,7 @@ class Swarm:
             return False
 
         def count(number: int) -> None:
-            errand.moved_at = self._clock.monotonic()
+            errand.moved_at, errand.from_peer = self._clock.monotonic(), True
             with self._lock:
                 self._peer_bytes += number
 
@@ -393,12 +395,18 @@ class Swarm:
             self._looks[peer, entry.key] = (self._clock.monotonic(), holding)
         return True
 
-    def _take_turn(self, entry: _File, piece: Piece, sink: Sink, view: View, cancel: CancelToken) -> bool:
+    def _take_turn(
+        self, entry: _File, piece: Piece, sink: Sink, view: View, errand: _Errand, cancel: CancelToken
+    ) -> bool:
         """Reads a piece from the origin, unless somebody came or went while it waited for its turn."""
         limit = turns(len(view.addresses) + 1, self._connections)
         with entry.arriving.reads(piece.number), self._turns.turn(limit, cancel):
             if self._members.view().generation != view.generation:
                 return False
+            if errand.from_peer:
+                # The digest of the whole piece would vouch for it, and the origin gives none: a peer's half might be wrong.
+                sink.restart()
+                errand.from_peer = False
             entry.arriving.came(piece.number, ())
             self._read_origin(entry.file, sink, cancel)
         return True

@@ -41,7 +41,6 @@ class Done(TypedDict):
     cpu_seconds: float
     peak_rss_bytes: int
     snapshot: str
-    sha256: dict[str, str]
 
 
 class AgentProcess:
@@ -87,8 +86,9 @@ class AgentProcess:
 
     def done(self) -> Done:
         """Blocks until the end. Raises RuntimeError when the download failed."""
-        text, _ = self._process.communicate()
-        if self._process.returncode != 0:
+        # Not `communicate`: it knows nothing of what `ready` has read ahead.
+        text = self._process.stdout.read() if self._process.stdout is not None else ""
+        if self._process.wait() != 0:
             raise RuntimeError(f"the agent process ended with {self._process.returncode}; what it said is above")
         return cast(Done, json.loads(text))
 
@@ -121,7 +121,6 @@ def main(arguments: list[str] | None = None) -> int:
             cpu_seconds=time.process_time() - cpu_before,
             peak_rss_bytes=peak_rss_bytes(),
             snapshot=complete.snapshot,
-            sha256={file.path: str(file.sha256) for file in complete.files},
         )
     print(json.dumps(done), flush=True)
     return 0

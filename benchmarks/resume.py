@@ -1,8 +1,9 @@
 """What does `kill -9` cost? An agent process is killed at random moments, and started again until the model is there.
 
-The moments are random in time, from the start of the process until somewhat after an undisturbed download would have ended:
-so they hit starting, resolving, moving bytes, syncing and publishing. When a model is complete, all its files are hashed by
-this program and the next one is begun in an empty cache, until there were enough kills.
+The moments are random in time, from when the process is told to fetch until somewhat after an undisturbed download would
+have ended: so they hit resolving, moving bytes, syncing and publishing, and few of them come when nothing is lost.
+When a model is complete, all its files are hashed by this program and the next one is begun in an empty cache, until there
+were enough kills.
 
 Bytes fetched twice are counted where they come from: everything the origin handed to the kernel beyond once the model for
 each cache. That includes what was in socket buffers when the process died.
@@ -38,7 +39,7 @@ LATE = 1.1
 
 
 class Kill(NamedTuple):
-    """One start of the process that ended with SIGKILL."""
+    """One run of the process that ended with SIGKILL, so many seconds after it was told to fetch."""
 
     seconds: float
     fetched: int
@@ -110,14 +111,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _undisturbed(options: Options, origin: Origin, directory: Path) -> tuple[float, int]:
-    """Seconds from the start of a process to its end, and how many files were wrong."""
+    """Seconds from when a process is told to fetch to its end, and how many files were wrong."""
     root = directory / "cache-0"
-    before = time.perf_counter()
     with options.agent(root, origin) as agent:
-        agent.go()
         agent.ready()
+        before = time.perf_counter()
+        agent.go()
         done = agent.done()
-    seconds = time.perf_counter() - before
+        seconds = time.perf_counter() - before
     corrupt = _corrupt(root, done, directory / "origin" / REPOSITORY)
     shutil.rmtree(root)
     return seconds, corrupt
@@ -131,19 +132,19 @@ def _model(
     while len(kills) < most:
         before = origin.file_bytes
         moment = rng.uniform(0.0, latest)
-        started = time.perf_counter()
         with options.agent(root, origin) as agent:
+            agent.ready()
+            started = time.perf_counter()
             agent.go()
             if agent.ended_within(moment):
-                agent.ready()
                 return kills, agent.done()
             agent.kill()
-        seconds = time.perf_counter() - started
+            seconds = time.perf_counter() - started
         _settled(origin)
         kills.append(Kill(seconds, origin.file_bytes - before))
     with options.agent(root, origin) as agent:
-        agent.go()
         agent.ready()
+        agent.go()
         return kills, agent.done()
 
 

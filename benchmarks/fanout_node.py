@@ -26,7 +26,7 @@ from agent.peers.keys import ContentKey, sizes_in
 from agent.peers.members import PeerAddress
 from agent.store import Store
 from agent.transfer import Downloader, Progress, TransferSettings
-from agent.transfer.pieces import piece_at, piece_count
+from agent.transfer.pieces import PIECE_BYTES, piece_at, piece_count
 from modelcache.kube.resources import ObjectKey
 from modelcache.manifest import Manifest
 from modelcache.sources.base import Location
@@ -44,9 +44,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("url")
     parser.add_argument("--rate", type=float, help="limits this process instead of its link")
     parser.add_argument("--garbage", action="store_true", help="serve wrong bytes, with digests that fit them")
+    parser.add_argument("--piece-bytes", type=int, default=PIECE_BYTES)
     options = parser.parse_args(arguments)
     manifest = Manifest.decode(options.manifest.read_bytes())
-    settings = TransferSettings(bandwidth=options.rate, reserve_bytes=0)
+    settings = TransferSettings(bandwidth=options.rate, reserve_bytes=0, piece_bytes=options.piece_bytes)
     with Store.open(options.root) as store, Downloader(store, settings, environ={}) as downloader:
         exchange = PeerExchange(
             options.node,

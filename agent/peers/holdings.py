@@ -138,6 +138,10 @@ class Holdings:
             file = self._arriving.get(key)
         return self._of_arriving(key, file) if file is not None else self._of_blob(key, size)
 
+    def is_blob(self, key: ContentKey, size: int) -> bool:
+        """Whether the whole content is here, checked."""
+        return self._of_blob(key, size) is not None
+
     def progress(self, key: ContentKey) -> int:
         """Bytes that the download which `key` is part of got from the origin; 0 when there is none."""
         with self._changed:

@@ -41,7 +41,7 @@ from modelcache.manifest import ManifestFile
 GRACE_SECONDS = 5.0
 """From the beginning of a download a peer that does not know the content is taken for one that has not begun yet."""
 
-MENDING_PATIENCE = 0.1
+MENDING_PATIENCE = 0.05
 """Part of the usual patience with peers for pieces that are fetched again."""
 MENDING_LIMIT = 4
 """How often a wrong file is mended with the help of peers before everything is read from the origin."""
@@ -179,7 +179,9 @@ class Swarm:
             entry = self._files.pop(file.path, None)
         if entry is not None:
             self._holdings.end(keys_of(file), entry.arriving)
-            self._find_guilty(entry)
+            # One that is given up is not compared with anything.
+            if self._holdings.is_blob(entry.key, file.size):
+                self._find_guilty(entry, verified=True)
 
     def suspects(self, file: ManifestFile, cancel: CancelToken) -> Collection[int]:
         """See Overlay. The stages are those of `agent.peers.blame`."""
@@ -187,7 +189,7 @@ class Swarm:
             entry = self._files.get(file.path)
         if entry is None:
             return ()
-        self._find_guilty(entry)
+        self._find_guilty(entry, verified=False)
         partial = entry.arriving.partial
         mine = {
             index: digest for index in range(partial.pieces) if (digest := partial.proven_digest(index)) is not None
@@ -435,18 +437,27 @@ class Swarm:
             if holding.piece_bytes == entry.arriving.partial.piece_bytes:
                 entry.claims[node] = dict(holding.digests)
 
-    def _find_guilty(self, entry: _File) -> None:
-        """Compares what was fetched again with what it was before, and drops those who are to blame for a difference."""
+    def _find_guilty(self, entry: _File, *, verified: bool) -> None:
+        """Compares what was fetched again with what it was before: suspects, and drops whoever is certain to be to blame.
+
+        `verified`: the file has its digest now, so the newer piece is the right one. Before that it is so only for what
+        this agent has read from the origin itself; otherwise one of the nodes on either way is to blame.
+        """
         ways, liars = {}, self._members.liars()
         for index, (digest, via, _) in entry.bad.items():
-            right = entry.arriving.partial.proven_digest(index)
-            if right is None or right == digest or not liars.isdisjoint(via):
+            found = entry.arriving.partial.proven_digest(index)
+            newer = entry.arriving.via(index)
+            if found is None or found == digest or not liars.isdisjoint((*via, *newer)):
                 continue
-            # Whoever read the right bytes from the origin did not spoil them.
-            innocent = entry.claims.get(via[0], {}).get(index) == right
-            ways[index] = (via[1:] or via) if innocent else via
-        for node in blame.convicted(ways.values()):
-            pieces = sorted(index for index, via in ways.items() if node in via)
+            if verified or not newer:
+                # Whoever read the right bytes from the origin did not spoil them.
+                innocent = entry.claims.get(via[0], {}).get(index) == found
+                ways[index] = (via[1:] or via) if innocent else via
+            else:
+                ways[index] = (*via, *newer)
+        entry.avoided |= blame.culprits(ways.values())
+        for node in blame.convicted(ways.values()) - {self._me}:
+            pieces = sorted(index for index, way in ways.items() if node in way)
             message = f"{entry.file.path}: {len(pieces)} pieces that came through it, the first of them {pieces[0]}, were not "
             self._members.has_lied(PeerId(node), message + "what the origin has.")
 

@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import xxhash
+from agent.peers.tuning import DEFAULT_TUNING
 
 from agent.channel import Address
 from agent.peers.access import Grant
@@ -44,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("url")
     parser.add_argument("--rate", type=float, help="limits this process instead of its link")
     parser.add_argument("--garbage", action="store_true", help="serve wrong bytes, with digests that fit them")
-    parser.add_argument("--piece-bytes", type=int, default=PIECE_BYTES)
+    parser.add_argument("--piece-bytes", type=int, default=2<<20)
     options = parser.parse_args(arguments)
     manifest = Manifest.decode(options.manifest.read_bytes())
     settings = TransferSettings(bandwidth=options.rate, reserve_bytes=0, piece_bytes=options.piece_bytes)
@@ -55,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
             Address(options.address, 0),
             download_limit=downloader.limiter,
             bandwidth=options.rate,
-            zone=lambda: ZONE,
+            zone=lambda: ZONE, tuning=replace(DEFAULT_TUNING, **json.loads(os.environ.get("TUNE","{}"))),
         )
         if options.garbage:
             _spoil(exchange.holdings)

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 class SwarmTuning:
     """All agents of a model should run with the same `fanout`: it shapes the trees that pieces travel along."""
 
-    fanout: int = 3
+    fanout: int = 2
     """How many children a peer has in the tree of a piece."""
-    stride: int = 4
+    stride: int = 12
     """How many pieces later in the walk each level of the tree asks than the one above it."""
     workers: int = 16
     """Pieces that an agent has under way at once, most of them waiting at their parents."""
@@ -30,9 +30,9 @@ class SwarmTuning:
     ready: int = 4
     hold: float = 5.0
     """A server keeps a request for a piece that is under way open for so long, then answers 503."""
-    uploads: int = 4
+    uploads: int = 8
     """Pieces that an agent sends at once."""
-    queue: int = 32
+    queue: int = 64
     """Requests that wait at an agent, for a free upload or for a piece that is under way."""
     retry: float = 0.5
     """Retry-After of a peer whose queue is full, and the wait when all who could be asked are busy."""

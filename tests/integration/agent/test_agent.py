@@ -222,7 +222,8 @@ async def test_killed_at_each_step_it_never_promises_what_is_not_there_and_arriv
     assert ours(node) == {}, "label before files"
     start_agent()
     await controller.until_gone("team-a", "small", nonce)
-    assert published_models(cache) == []
+    # Killed in the middle of a removal, it may leave the empty directory of the namespace; never a file or a link.
+    assert not [path for path in (cache / "models").rglob("*") if not path.is_dir() or path.is_symlink()]
 
     async def swept() -> bool:
         # What the former life has left of a model that was gone already is nobody's to report: it goes in passing.

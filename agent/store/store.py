@@ -11,7 +11,8 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -69,19 +70,29 @@ class Removed(NamedTuple):
 class Hold:
     """Keeps content from garbage collection between its arrival and its publication. Use as a context manager."""
 
-    def __init__(self, registry: list[Hold]) -> None:
+    def __init__(self, registry: list[Hold], lock: AbstractContextManager[bool]) -> None:
         self._registry = registry
+        self._lock = lock
         self.blobs: set[str] = set()
         self.partials: set[str] = set()
+        """Read them under the lock of the store, change them through `add`."""
+
+    def add(self, *, blobs: Iterable[str] = (), partials: Iterable[str] = ()) -> None:
+        """Keeps these as well. After this returns, what is still there stays there: so add first, then look."""
+        with self._lock:  # not while garbage, which was chosen a moment ago, is being deleted
+            self.blobs.update(blobs)
+            self.partials.update(partials)
 
     def __enter__(self) -> Self:
-        self._registry.append(self)
+        with self._lock:
+            self._registry.append(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._registry.remove(self)
+        with self._lock:
+            self._registry.remove(self)
 
 
 class Store:
@@ -154,8 +165,8 @@ class Store:
         return self._index.pieces(sha256)
 
     def hold(self) -> Hold:
-        """Keeps what is added to its `blobs` and `partials` from `collect_garbage` while it is entered."""
-        return Hold(self._holds)
+        """Keeps what is added to it from `collect_garbage` while it is entered."""
+        return Hold(self._holds, self._tree)
 
     def commit_blobs(self, new: Sequence[NewBlob]) -> None:
         """Moves files with checked content into blobs/. Idempotent; many at once share their syncs.

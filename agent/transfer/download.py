@@ -154,7 +154,7 @@ class Download:
             known = item.file.sha256 or next(filter(None, map(self._store.blob_for, self._aliases(item))), None)
         if known is None:
             return False
-        self._hold.blobs.add(known)
+        self._hold.add(blobs=[known])
         blob = self._store.blob(known)
         if blob is None or blob.size != item.file.size:
             return False
@@ -175,7 +175,7 @@ class Download:
         if wrong is not None:
             raise wrong
         if not self._store.has_blob(digests.sha256):
-            self._hold.blobs.add(digests.sha256)
+            self._hold.add(blobs=[digests.sha256])
             # Not in partial/: nobody has claimed that key yet, and other downloads may be here at the same time.
             path = self._store.paths.staging / uuid.uuid4().hex
             with io_errors("create", path):
@@ -201,7 +201,7 @@ class Download:
 
         Files of several pieces get their room at once; for the others the reservation has to do.
         """
-        self._hold.partials.update(item.key for item in items)
+        self._hold.add(partials=[item.key for item in items])
         partials = {item.key: self._partial(item) for item in items if item.pieces > 1}
         new = [item for item in items if item.key in partials and not partials[item.key].path.exists()]
         needs = sum(on_disk(item.file.size) for item in items)
@@ -302,11 +302,11 @@ class Download:
                 self._prepare([chore.item], stack)
 
     def _commit(self, commits: list[_Commit]) -> None:
+        self._hold.add(blobs=[commit.sha256 for commit in commits])
         blobs = []
         for commit in commits:
             partial = self._partial(commit.item)
             partial.close()
-            self._hold.blobs.add(commit.sha256)
             blobs.append(
                 NewBlob(
                     path=partial.data,

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import threading
 from typing import Any
 
 import pytest
@@ -208,8 +209,7 @@ def test_garbage_collection_keeps_what_it_is_told_to_keep(store: Store) -> None:
         (store.paths.partial_file(key) / "data").write_bytes(b"x" * 5000)
     saved = store.save_manifest(manifest(FILES))
     with store.hold() as hold:
-        hold.blobs.add(held)
-        hold.partials.add("held-partial")
+        hold.add(blobs=[held], partials=["held-partial"])
         keep = Keep(blobs={kept}, partials={"kept-partial"}, manifests={saved})
         removed = store.collect_garbage(keep)
         assert (removed.garbage.blobs, removed.garbage.partials, removed.garbage.manifests) == (
@@ -260,3 +260,30 @@ def test_a_disk_that_is_full_in_the_middle_leaves_nothing(
     monkeypatch.undo()
     publish(store, "model", FILES)
     assert store.quick_check("team", "model", OLD) == []
+
+
+def test_what_is_held_while_garbage_is_collected_is_really_there(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`add` first, then look: it must not be possible to see a blob that is about to be deleted."""
+    blob = add_blob(store, b"content")
+    choosing = store._index.referenced
+    asking = threading.Event()
+    seen: list[bool] = []
+
+    def ask() -> None:
+        with store.hold() as hold:
+            asking.set()
+            hold.add(blobs=[blob])
+            seen.append(store.has_blob(blob))
+            seen.append(store.paths.blob(blob).exists())
+
+    thread = threading.Thread(target=ask)
+
+    def chosen() -> set[str]:
+        thread.start()
+        return choosing()
+
+    monkeypatch.setattr(store._index, "referenced", chosen)
+    store.collect_garbage()
+    assert asking.wait(30)
+    thread.join(30)
+    assert seen == [False, False]

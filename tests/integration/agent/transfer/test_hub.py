@@ -82,7 +82,7 @@ def fetch_and_publish(engine: Fetching, hub: Hub, name: str, ref: str | None) ->
     complete = hub.manifest.with_sha256(digests)
     claim = HubClaim(repo_id="acme/model", commit=complete.revision, ref=ref)
     with engine.store.hold() as hold:
-        hold.blobs.update(digests.values())
+        hold.add(blobs=digests.values())
         engine.store.publish("team", name, complete, claim)
     engine.store.set_current("team", name, complete.snapshot)
     return complete.snapshot

@@ -17,6 +17,19 @@ FINALIZER = "modelcache.nvidia.com/cache"
 RETRY_ANNOTATION = "modelcache.nvidia.com/retry"
 """On a DynamoModel: any new value asks the controller and all agents to try again at once what has failed."""
 
+BASE_MODEL_HASH_LABEL = "nvidia.com/dynamo-base-model-hash"
+"""On worker pods and on the headless Service in front of them: `base_model_hash` of the model that they serve. Written by
+the Dynamo operator for every service with a `modelRef`."""
+
+BASE_MODEL_ANNOTATION = "nvidia.com/dynamo-base-model"
+"""On the same pods: the name in full."""
+
+LORA_ENGINE_ANNOTATION = "modelcache.nvidia.com/lora-engine"
+"""On a worker pod: `dynamo`, `vllm` or `sglang`, where finding out by asking is not wanted."""
+
+LORA_PORT_ANNOTATION = "modelcache.nvidia.com/lora-port"
+"""On a worker pod: port of the engine's HTTP API, where it is neither named `system` nor 9090."""
+
 GPU_NODE_LABEL = "nvidia.com/gpu.present"
 """Set to `true` by NVIDIA GPU feature discovery on nodes with a GPU."""
 
@@ -26,6 +39,11 @@ _NAME_MAX = 63
 """Longest name part of a label key; the prefix does not count (Kubernetes label syntax)."""
 _KEPT = 54
 _REVISION_LENGTH = 12
+
+
+def base_model_hash(name: str) -> str:
+    """The value of the label for a base model: first 8 hex digits of the sha256 of its name (Dynamo operator)."""
+    return hashlib.sha256(name.encode()).hexdigest()[:8]
 
 
 def label_name(namespace: str, name: str) -> str:

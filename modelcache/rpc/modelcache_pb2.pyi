@@ -60,6 +60,43 @@ PHASE_REMOVING: Phase.ValueType  # 6
 """Label, then files are being removed."""
 Global___Phase: _TypeAlias = Phase  # noqa: Y015
 
+class _AdapterState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AdapterStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AdapterState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ADAPTER_STATE_UNSPECIFIED: _AdapterState.ValueType  # 0
+    ADAPTER_STATE_WAITING: _AdapterState.ValueType  # 1
+    """Not asked for yet: the pod is not ready, its engine does not answer yet, or the files are not published yet."""
+    ADAPTER_STATE_LOADING: _AdapterState.ValueType  # 2
+    ADAPTER_STATE_LOADED: _AdapterState.ValueType  # 3
+    """The engine has listed it after it was loaded, in this container, by this agent process or one before it whose record says
+    so and which this one has confirmed.
+    """
+    ADAPTER_STATE_FAILED: _AdapterState.ValueType  # 4
+    """`problem` says why and when the next try is."""
+    ADAPTER_STATE_UNLOADING: _AdapterState.ValueType  # 5
+    ADAPTER_STATE_UNCONFIRMED: _AdapterState.ValueType  # 6
+    """The record says that it is loaded, and the engine has not answered since this agent was started."""
+
+class AdapterState(_AdapterState, metaclass=_AdapterStateEnumTypeWrapper): ...
+
+ADAPTER_STATE_UNSPECIFIED: AdapterState.ValueType  # 0
+ADAPTER_STATE_WAITING: AdapterState.ValueType  # 1
+"""Not asked for yet: the pod is not ready, its engine does not answer yet, or the files are not published yet."""
+ADAPTER_STATE_LOADING: AdapterState.ValueType  # 2
+ADAPTER_STATE_LOADED: AdapterState.ValueType  # 3
+"""The engine has listed it after it was loaded, in this container, by this agent process or one before it whose record says
+so and which this one has confirmed.
+"""
+ADAPTER_STATE_FAILED: AdapterState.ValueType  # 4
+"""`problem` says why and when the next try is."""
+ADAPTER_STATE_UNLOADING: AdapterState.ValueType  # 5
+ADAPTER_STATE_UNCONFIRMED: AdapterState.ValueType  # 6
+"""The record says that it is loaded, and the engine has not answered since this agent was started."""
+Global___AdapterState: _TypeAlias = AdapterState  # noqa: Y015
+
 @_typing.final
 class SyncRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
@@ -151,22 +188,31 @@ class Report(_message.Message):
     NONCE_FIELD_NUMBER: _builtins.int
     MODELS_FIELD_NUMBER: _builtins.int
     CAPACITY_FIELD_NUMBER: _builtins.int
+    UNLOADS_FIELD_NUMBER: _builtins.int
     nonce: _builtins.str
     """Nonce of the last DesiredState that was taken over; empty before the first."""
     @_builtins.property
     def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelReport]: ...
     @_builtins.property
     def capacity(self) -> Global___Capacity: ...
+    @_builtins.property
+    def unloads(self) -> _containers.RepeatedCompositeFieldContainer[Global___AdapterUnload]:
+        """How the latest attempts to take adapters out of pods ended: what the agent remembers of the last ten minutes, at least
+        until a report without the adapter's model has been sent. So the report from which a deleted model is missing says at
+        the same time which pods may still have it.
+        """
+
     def __init__(
         self,
         *,
         nonce: _builtins.str = ...,
         models: _abc.Iterable[Global___ModelReport] | None = ...,
         capacity: Global___Capacity | None = ...,
+        unloads: _abc.Iterable[Global___AdapterUnload] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "models", b"models", "nonce", b"nonce"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "models", b"models", "nonce", b"nonce", "unloads", b"unloads"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -240,6 +286,7 @@ class ModelReport(_message.Message):
     STARTED_AT_FIELD_NUMBER: _builtins.int
     READY_AT_FIELD_NUMBER: _builtins.int
     ORIGIN_BYTES_FIELD_NUMBER: _builtins.int
+    ADAPTER_FIELD_NUMBER: _builtins.int
     manifest_digest: _builtins.str
     """The manifest that this report is about: the desired one, or for a model that is not desired the one that is held."""
     phase: Global___Phase.ValueType
@@ -265,6 +312,10 @@ class ModelReport(_message.Message):
     def started_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def ready_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def adapter(self) -> Global___AdapterReport:
+        """Present for a lora, from the moment when the agent knows of it as one."""
+
     def __init__(
         self,
         *,
@@ -281,10 +332,11 @@ class ModelReport(_message.Message):
         started_at: _timestamp_pb2.Timestamp | None = ...,
         ready_at: _timestamp_pb2.Timestamp | None = ...,
         origin_bytes: _builtins.int = ...,
+        adapter: Global___AdapterReport | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "problem", b"problem", "ready_at", b"ready_at", "started_at", b"started_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "model", b"model", "problem", b"problem", "ready_at", b"ready_at", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_done", b"bytes_done", "bytes_per_second", b"bytes_per_second", "bytes_total", b"bytes_total", "current_revision", b"current_revision", "digests", b"digests", "manifest_digest", b"manifest_digest", "model", b"model", "origin_bytes", b"origin_bytes", "phase", b"phase", "problem", b"problem", "ready_at", b"ready_at", "started_at", b"started_at", "tree_digest", b"tree_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "bytes_done", b"bytes_done", "bytes_per_second", b"bytes_per_second", "bytes_total", b"bytes_total", "current_revision", b"current_revision", "digests", b"digests", "manifest_digest", b"manifest_digest", "model", b"model", "origin_bytes", b"origin_bytes", "phase", b"phase", "problem", b"problem", "ready_at", b"ready_at", "started_at", b"started_at", "tree_digest", b"tree_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -349,20 +401,33 @@ class DesiredState(_message.Message):
     NONCE_FIELD_NUMBER: _builtins.int
     MODELS_FIELD_NUMBER: _builtins.int
     HEARTBEAT_SECONDS_FIELD_NUMBER: _builtins.int
+    WORKERS_FIELD_NUMBER: _builtins.int
+    WORKERS_KNOWN_FIELD_NUMBER: _builtins.int
     nonce: _builtins.str
     heartbeat_seconds: _builtins.int
+    workers_known: _builtins.bool
+    """False: the controller cannot read pods at the moment (or does not know this field), and adapters stay where they are."""
     @_builtins.property
     def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___DesiredModel]: ...
+    @_builtins.property
+    def workers(self) -> _containers.RepeatedCompositeFieldContainer[Global___WorkerPod]:
+        """Every pod on this node that serves a base model (label nvidia.com/dynamo-base-model-hash), of all namespaces, whether
+        or not an adapter is meant for it, unless it is being deleted or has ended: complete, so nobody has to talk to a pod that
+        is not listed. In order of uid. Absent while the controller does not know the pods, see `workers_known`.
+        """
+
     def __init__(
         self,
         *,
         nonce: _builtins.str = ...,
         models: _abc.Iterable[Global___DesiredModel] | None = ...,
         heartbeat_seconds: _builtins.int = ...,
+        workers: _abc.Iterable[Global___WorkerPod] | None = ...,
+        workers_known: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat_seconds", b"heartbeat_seconds", "models", b"models", "nonce", b"nonce"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat_seconds", b"heartbeat_seconds", "models", b"models", "nonce", b"nonce", "workers", b"workers", "workers_known", b"workers_known"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -378,6 +443,7 @@ class DesiredModel(_message.Message):
     HUB_REF_FIELD_NUMBER: _builtins.int
     TREE_DIGEST_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
+    ADAPTER_FIELD_NUMBER: _builtins.int
     manifest_digest: _builtins.str
     """Empty: keep whatever the node has of this model, the controller does not know yet what it should be."""
     hub_ref: _builtins.str
@@ -392,6 +458,10 @@ class DesiredModel(_message.Message):
     def credential(self) -> Global___Credential:
         """In memory only."""
 
+    @_builtins.property
+    def adapter(self) -> Global___Adapter:
+        """Present for a lora. While `manifest_digest` is empty, it stays as it is in the pods: nothing is loaded or unloaded."""
+
     def __init__(
         self,
         *,
@@ -401,10 +471,11 @@ class DesiredModel(_message.Message):
         hub_ref: _builtins.str = ...,
         tree_digest: _builtins.str = ...,
         attempt: _builtins.str = ...,
+        adapter: Global___Adapter | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["credential", b"credential", "model", b"model"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "credential", b"credential", "model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "credential", b"credential", "hub_ref", b"hub_ref", "manifest_digest", b"manifest_digest", "model", b"model", "tree_digest", b"tree_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "attempt", b"attempt", "credential", b"credential", "hub_ref", b"hub_ref", "manifest_digest", b"manifest_digest", "model", b"model", "tree_digest", b"tree_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -492,3 +563,296 @@ class GetManifestResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetManifestResponse: _TypeAlias = GetManifestResponse  # noqa: Y015
+
+@_typing.final
+class WorkerPod(_message.Message):
+    """-- LoRA adapters -------------------------------------------------------------------------------------------------------
+
+    The controller knows the pods, the agent talks to them. An adapter belongs into exactly the pods of `Adapter.pod_uids`,
+    with the files of `DesiredModel.manifest_digest`, once those are published on the node. From every other pod of
+    `DesiredState.workers` the agent takes it away again if it was the agent that put it there (it keeps a record of that on
+    disk): the adapter was renamed, got another base model, or its model is not listed any more. A model that is not listed is
+    removed in this order: labels, adapter out of all pods, files, and only then it disappears from the report. A pod that is
+    not in `workers` needs nothing and delays nothing; one that does not answer is given up after a few tries.
+
+    A new revision: out of the pod first, then in with the new path; in between the pod is in neither list of loaded ones.
+
+    A pod that serves a base model, as far as loading adapters needs to know it. Everything in it was written by users.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UID_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    IP_FIELD_NUMBER: _builtins.int
+    PORT_FIELD_NUMBER: _builtins.int
+    READY_FIELD_NUMBER: _builtins.int
+    CONTAINER_START_FIELD_NUMBER: _builtins.int
+    ENGINE_FIELD_NUMBER: _builtins.int
+    MOUNTS_FIELD_NUMBER: _builtins.int
+    uid: _builtins.str
+    namespace: _builtins.str
+    name: _builtins.str
+    ip: _builtins.str
+    """Empty while it has none."""
+    port: _builtins.int
+    """Of the engine's HTTP API: annotation modelcache.nvidia.com/lora-port, else the container port named `system`, else 9090."""
+    ready: _builtins.bool
+    """The pod's condition Ready is True. Nothing is loaded before."""
+    container_start: _builtins.str
+    """Names one start of the worker container; opaque. Another value means that the engine has forgotten all adapters. Empty
+    while the container has not been started.
+    """
+    engine: _builtins.str
+    """Annotation modelcache.nvidia.com/lora-engine: `dynamo`, `vllm` or `sglang`; anything else or empty: find out."""
+    @_builtins.property
+    def mounts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Mount]:
+        """All mounts of the worker container. Where the pod sees a path of the host is decided by the agent, in one pure function."""
+
+    def __init__(
+        self,
+        *,
+        uid: _builtins.str = ...,
+        namespace: _builtins.str = ...,
+        name: _builtins.str = ...,
+        ip: _builtins.str = ...,
+        port: _builtins.int = ...,
+        ready: _builtins.bool = ...,
+        container_start: _builtins.str = ...,
+        engine: _builtins.str = ...,
+        mounts: _abc.Iterable[Global___Mount] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["container_start", b"container_start", "engine", b"engine", "ip", b"ip", "mounts", b"mounts", "name", b"name", "namespace", b"namespace", "port", b"port", "ready", b"ready", "uid", b"uid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WorkerPod: _TypeAlias = WorkerPod  # noqa: Y015
+
+@_typing.final
+class Mount(_message.Message):
+    """One mount of a container, subPath already applied. A deeper mount hides what lies below it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOST_PATH_FIELD_NUMBER: _builtins.int
+    MOUNT_PATH_FIELD_NUMBER: _builtins.int
+    host_path: _builtins.str
+    """Absolute path on the host; empty for volumes of another kind, which hide what is below them all the same."""
+    mount_path: _builtins.str
+    """Absolute path in the container."""
+    def __init__(
+        self,
+        *,
+        host_path: _builtins.str = ...,
+        mount_path: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["host_path", b"host_path", "mount_path", b"mount_path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Mount: _TypeAlias = Mount  # noqa: Y015
+
+@_typing.final
+class Adapter(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LORA_NAME_FIELD_NUMBER: _builtins.int
+    BASE_MODEL_NAME_FIELD_NUMBER: _builtins.int
+    SOURCE_URI_FIELD_NUMBER: _builtins.int
+    MODEL_UID_FIELD_NUMBER: _builtins.int
+    POD_UIDS_FIELD_NUMBER: _builtins.int
+    lora_name: _builtins.str
+    """spec.modelName: the name under which requests ask for it. May contain slashes."""
+    base_model_name: _builtins.str
+    """spec.baseModelName, to be compared with the base model in adapter_config.json."""
+    source_uri: _builtins.str
+    """What is handed to an engine whose pod does not mount the cache: spec.source.uri (with spec.version where the URI of an
+    hf:// source names no revision itself).
+    """
+    model_uid: _builtins.str
+    """metadata.uid of the DynamoModel: tells a model from an earlier one with the same name."""
+    @_builtins.property
+    def pod_uids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Pods that should have it, by uid, sorted; all of them are in `workers`."""
+
+    def __init__(
+        self,
+        *,
+        lora_name: _builtins.str = ...,
+        base_model_name: _builtins.str = ...,
+        source_uri: _builtins.str = ...,
+        model_uid: _builtins.str = ...,
+        pod_uids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_model_name", b"base_model_name", "lora_name", b"lora_name", "model_uid", b"model_uid", "pod_uids", b"pod_uids", "source_uri", b"source_uri"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Adapter: _TypeAlias = Adapter  # noqa: Y015
+
+@_typing.final
+class AdapterReport(_message.Message):
+    """The adapter of one model on this node."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONFIG_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
+    WARNING_FIELD_NUMBER: _builtins.int
+    PODS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def config(self) -> Global___AdapterConfig:
+        """What adapter_config.json says; absent until the files are there and have been checked."""
+
+    @_builtins.property
+    def problem(self) -> Global___Problem:
+        """Why the files cannot be loaded into any engine (reason `InvalidAdapter`); absent when they can."""
+
+    @_builtins.property
+    def warning(self) -> Global___Problem:
+        """What is odd about them without being in the way (reason `BaseModelMismatch`)."""
+
+    @_builtins.property
+    def pods(self) -> _containers.RepeatedCompositeFieldContainer[Global___AdapterInPod]:
+        """One for each of `Adapter.pod_uids`, and for each pod out of which it is being taken. In order of uid."""
+
+    def __init__(
+        self,
+        *,
+        config: Global___AdapterConfig | None = ...,
+        problem: Global___Problem | None = ...,
+        warning: Global___Problem | None = ...,
+        pods: _abc.Iterable[Global___AdapterInPod] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "problem", b"problem", "warning", b"warning"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "pods", b"pods", "problem", b"problem", "warning", b"warning"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AdapterReport: _TypeAlias = AdapterReport  # noqa: Y015
+
+@_typing.final
+class AdapterConfig(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RANK_FIELD_NUMBER: _builtins.int
+    TARGET_MODULES_FIELD_NUMBER: _builtins.int
+    BASE_MODEL_FIELD_NUMBER: _builtins.int
+    rank: _builtins.int
+    base_model: _builtins.str
+    @_builtins.property
+    def target_modules(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Sorted; an expression instead of a list is one entry."""
+
+    def __init__(
+        self,
+        *,
+        rank: _builtins.int = ...,
+        target_modules: _abc.Iterable[_builtins.str] | None = ...,
+        base_model: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_model", b"base_model", "rank", b"rank", "target_modules", b"target_modules"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AdapterConfig: _TypeAlias = AdapterConfig  # noqa: Y015
+
+@_typing.final
+class AdapterInPod(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POD_UID_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    MANIFEST_DIGEST_FIELD_NUMBER: _builtins.int
+    CONTAINER_START_FIELD_NUMBER: _builtins.int
+    ENGINE_FIELD_NUMBER: _builtins.int
+    ENGINE_ID_FIELD_NUMBER: _builtins.int
+    URI_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
+    pod_uid: _builtins.str
+    state: Global___AdapterState.ValueType
+    manifest_digest: _builtins.str
+    """What the engine was told to load; the desired manifest, or while it is being taken out another one."""
+    container_start: _builtins.str
+    """WorkerPod.container_start at that time: a loaded adapter of an earlier start counts for nothing."""
+    engine: _builtins.str
+    """`dynamo`, `vllm` or `sglang`; empty until it is known."""
+    engine_id: _builtins.str
+    """What the engine calls it (Dynamo: a number); empty where it does not say."""
+    uri: _builtins.str
+    """What the engine was told to load: file:// with the path as the pod sees it, or `Adapter.source_uri` when the pod does not
+    mount the cache.
+    """
+    @_builtins.property
+    def problem(self) -> Global___Problem:
+        """Why it is not loaded (yet). Reasons: PodNotReady, EngineNotReady, LoRADisabled (404), LoadFailed, NotRoutable (accepted but
+        not listed), Timeout, Unreachable, UnloadFailed.
+        """
+
+    def __init__(
+        self,
+        *,
+        pod_uid: _builtins.str = ...,
+        state: Global___AdapterState.ValueType = ...,
+        manifest_digest: _builtins.str = ...,
+        container_start: _builtins.str = ...,
+        engine: _builtins.str = ...,
+        engine_id: _builtins.str = ...,
+        uri: _builtins.str = ...,
+        problem: Global___Problem | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["problem", b"problem"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["container_start", b"container_start", "engine", b"engine", "engine_id", b"engine_id", "manifest_digest", b"manifest_digest", "pod_uid", b"pod_uid", "problem", b"problem", "state", b"state", "uri", b"uri"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AdapterInPod: _TypeAlias = AdapterInPod  # noqa: Y015
+
+@_typing.final
+class AdapterUnload(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    MODEL_UID_FIELD_NUMBER: _builtins.int
+    LORA_NAME_FIELD_NUMBER: _builtins.int
+    POD_UID_FIELD_NUMBER: _builtins.int
+    POD_NAME_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
+    model_uid: _builtins.str
+    lora_name: _builtins.str
+    pod_uid: _builtins.str
+    pod_name: _builtins.str
+    @_builtins.property
+    def model(self) -> Global___ModelKey: ...
+    @_builtins.property
+    def problem(self) -> Global___Problem:
+        """Absent: it is out of the pod. A pod that is gone is not listed at all."""
+
+    def __init__(
+        self,
+        *,
+        model: Global___ModelKey | None = ...,
+        model_uid: _builtins.str = ...,
+        lora_name: _builtins.str = ...,
+        pod_uid: _builtins.str = ...,
+        pod_name: _builtins.str = ...,
+        problem: Global___Problem | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "problem", b"problem"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lora_name", b"lora_name", "model", b"model", "model_uid", b"model_uid", "pod_name", b"pod_name", "pod_uid", b"pod_uid", "problem", b"problem"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AdapterUnload: _TypeAlias = AdapterUnload  # noqa: Y015

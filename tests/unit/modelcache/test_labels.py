@@ -6,7 +6,15 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelcache.api.labels import is_ours, label_name, model_labels, ready_label, revision_label, revision_value
+from modelcache.api.labels import (
+    base_model_hash,
+    is_ours,
+    label_name,
+    model_labels,
+    ready_label,
+    revision_label,
+    revision_value,
+)
 
 names = st.from_regex(r"[a-z0-9]([-a-z0-9]{0,60}[a-z0-9])?", fullmatch=True)
 _NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
@@ -42,3 +50,8 @@ def test_foreign_labels_are_not_ours() -> None:
     assert not is_ours("nvidia.com/gpu.present")
     assert not is_ours("modelcache.nvidia.com")
     assert not is_ours("xmodelcache.nvidia.com/a.b")
+
+
+def test_the_hash_of_a_base_model_is_the_one_that_the_dynamo_operator_writes() -> None:
+    # printf 'Qwen/Qwen3-0.6B' | sha256sum | cut -c1-8
+    assert base_model_hash("Qwen/Qwen3-0.6B") == "fb68f5a6"

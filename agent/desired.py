@@ -10,11 +10,15 @@ reported, while the other models of the message go on.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import NamedTuple
 
+from agent.peers.identity import is_node_name
+from agent.peers.members import PeerAddress
 from modelcache.kube.resources import ObjectKey
+from modelcache.rpc.address import is_address
 from modelcache.rpc.modelcache_pb2 import DesiredModel, DesiredState
 from modelcache.sources.base import Credential
 from modelcache.sources.errors import InvalidURI
@@ -51,6 +55,18 @@ class Wanted:
     flaw: str = ""
 
 
+class Peers(NamedTuple):
+    """The other agents of a model. `more`: there may be others, those that were known before stay."""
+
+    known: tuple[PeerAddress, ...] = ()
+    more: bool = False
+
+    def after(self, before: tuple[PeerAddress, ...]) -> tuple[PeerAddress, ...]:
+        """All of them, if `before` is what was known."""
+        named = {peer.node for peer in self.known}
+        return (*self.known, *(peer for peer in before if self.more and peer.node not in named))
+
+
 @dataclass(frozen=True, slots=True)
 class Desired:
     """A whole desired state. `heartbeat` is in seconds."""
@@ -58,11 +74,14 @@ class Desired:
     nonce: str
     models: Mapping[ObjectKey, Wanted]
     heartbeat: float = HEARTBEAT_SECONDS
+    peers: Mapping[ObjectKey, Peers] = field(default_factory=dict)
+    """Not a part of `Wanted`: that they come and go is no change of mind."""
 
 
 def read_desired(message: DesiredState) -> Desired:
     """The content of a message. Raises UnusableDesiredState."""
     models: dict[ObjectKey, Wanted] = {}
+    peers: dict[ObjectKey, Peers] = {}
     for entry in message.models:
         key = ObjectKey(entry.model.namespace, entry.model.name)
         if not _LABEL.fullmatch(key.namespace) or not _is_subdomain(key.name):
@@ -70,9 +89,11 @@ def read_desired(message: DesiredState) -> Desired:
         if key in models:
             raise UnusableDesiredState(f"{key} is listed twice")
         models[key] = _wanted(entry)
+        peers[key] = Peers(tuple(_peers(entry)), entry.keep_peers)
     low, high = _HEARTBEAT_RANGE
     seconds = float(message.heartbeat_seconds) or HEARTBEAT_SECONDS
-    return Desired(message.nonce, MappingProxyType(models), min(max(seconds, low), high))
+    heartbeat = min(max(seconds, low), high)
+    return Desired(message.nonce, MappingProxyType(models), heartbeat, MappingProxyType(peers))
 
 
 def _wanted(entry: DesiredModel) -> Wanted:
@@ -85,6 +106,13 @@ def _wanted(entry: DesiredModel) -> Wanted:
         credential=Credential(values) if values else None,
         flaw=_flaw(entry),
     )
+
+
+def _peers(entry: DesiredModel) -> Iterator[PeerAddress]:
+    """The usable ones: a download without a peer is slower, and nothing worse."""
+    for peer in entry.peers:
+        if is_node_name(peer.node) and is_address(peer.address):
+            yield PeerAddress(peer.node, peer.zone, peer.address, peer.complete)
 
 
 def _flaw(entry: DesiredModel) -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 
+from agent.peers.exchange import PeerExchange
+from agent.peers.members import PeerAddress, PeerProblem
+from agent.peers.swarm import Swarm
 from agent.store import Store
 from agent.transfer import CancelToken, Downloader, Progress
 from modelcache.manifest import Manifest, ManifestFile
@@ -13,25 +16,35 @@ from modelcache.sources.uri import SourceURI, parse_uri
 
 
 class TransferFetcher:
-    """Begins downloads with one agent's transfer engine."""
+    """Begins downloads with one agent's transfer engine, and with its peers where there is an exchange."""
 
-    def __init__(self, store: Store, downloader: Downloader) -> None:
+    def __init__(self, store: Store, downloader: Downloader, exchange: PeerExchange | None = None) -> None:
         self._store = store
         self._downloader = downloader
+        self._exchange = exchange
 
-    def begin(self, manifest: Manifest, credential: Credential | None) -> TransferFetch:
+    def begin(self, manifest: Manifest, credential: Credential | None, peers: Sequence[PeerAddress]) -> TransferFetch:
         """See Fetcher."""
-        return TransferFetch(self._store, self._downloader, manifest, credential)
+        swarm = self._exchange.swarm(peers) if self._exchange is not None else None
+        return TransferFetch(self._store, self._downloader, manifest, credential, swarm)
 
 
 class TransferFetch:
     """One download; see Fetch."""
 
-    def __init__(self, store: Store, downloader: Downloader, manifest: Manifest, credential: Credential | None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        downloader: Downloader,
+        manifest: Manifest,
+        credential: Credential | None,
+        swarm: Swarm | None,
+    ) -> None:
         self._store = store
         self._downloader = downloader
         self._manifest = manifest
         self._credential = credential
+        self._swarm = swarm
         self._cancel = CancelToken()
         self._closing = ExitStack()
         self._progress: Callable[[], Progress | None] = lambda: None
@@ -46,6 +59,7 @@ class TransferFetch:
             hold=self._closing.enter_context(self._store.hold()),
             watch=self._watch,
             cancel=self._cancel,
+            overlay=self._swarm,
         )
 
     def cancel(self) -> None:
@@ -54,7 +68,19 @@ class TransferFetch:
 
     def progress(self) -> Progress | None:
         """See Fetch."""
-        return self._progress()
+        progress = self._progress()
+        if progress is None or self._swarm is None:
+            return progress
+        return progress._replace(peer_bytes=min(self._swarm.peer_bytes, progress.fetched_bytes))
+
+    def meet(self, peers: Sequence[PeerAddress]) -> None:
+        """See Fetch."""
+        if self._swarm is not None:
+            self._swarm.update(peers)
+
+    def peer_problems(self) -> Sequence[PeerProblem]:
+        """See Fetch."""
+        return self._swarm.problems() if self._swarm is not None else ()
 
     def close(self) -> None:
         """See Fetch."""

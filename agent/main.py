@@ -16,7 +16,8 @@ import logging
 import shutil
 import time
 import uuid
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from random import Random
@@ -27,6 +28,8 @@ from agent.content import inspect
 from agent.fetching import TransferFetcher
 from agent.models import Models, revisions_at_start
 from agent.node import NodeLabels
+from agent.peers.exchange import PeerExchange
+from agent.peers.tuning import DEFAULT_TUNING
 from agent.settings import Settings
 from agent.slots import Slots
 from agent.store import Store
@@ -37,6 +40,7 @@ from modelcache.kube.client import KubeClient
 from modelcache.kube.clock import LoopClock
 from modelcache.rpc.address import parse_address
 from modelcache.rpc.modelcache_pb2 import Capacity, Hello, Report
+from modelcache.settings import wrong
 
 _log = logging.getLogger(__name__)
 
@@ -97,6 +101,7 @@ async def _serve(
             instance=instance,
             version=version(DISTRIBUTION),
             cache_root=str(settings.root),
+            peer_address=peer_address,
         )
 
     def report() -> Report:
@@ -116,6 +121,8 @@ async def _serve(
         rng=rng,
         on_change=labels_changed,
     )
+    exchange = _open_exchange(settings, store, downloader, lambda: labels.zone)
+    peer_address = str(exchange.address) if exchange is not None else ""
     address = parse_address(settings.controller)
     sync = Sync(
         lambda: open_channel(address),
@@ -129,12 +136,13 @@ async def _serve(
         settings.node,
         held,
         cache=store,
-        fetcher=TransferFetcher(store, downloader),
+        fetcher=TransferFetcher(store, downloader, exchange),
         slots=Slots(settings.max_downloads),
         manifest=sync.manifest,
         shown=labels.shown,
         announce=labels.want,
         changed=sync.changed,
+        grant=exchange.grant if exchange is not None else lambda grants: None,
         clock=clock,
         unix=time.time,
         rng=rng,
@@ -145,7 +153,35 @@ async def _serve(
             await asyncio.wait_for(zone_known.wait(), ZONE_SECONDS)
         await sync.run()
 
-    return await _until_stopped(stop, [models.run(), labels.informer.run(), labels.run(), connect()])
+    try:
+        return await _until_stopped(stop, [models.run(), labels.informer.run(), labels.run(), connect()])
+    finally:
+        if exchange is not None:
+            exchange.close()
+
+
+def _open_exchange(
+    settings: Settings, store: Store, downloader: Downloader, zone: Callable[[], str]
+) -> PeerExchange | None:
+    """Listens for other agents; None when that is switched off. Raises SettingsError when the address cannot be had."""
+    if not settings.peer_listen:
+        return None
+    listen = parse_address(settings.peer_listen, any_port=True)
+    try:
+        exchange = PeerExchange(
+            settings.node,
+            store,
+            listen,
+            download_limit=downloader.limiter,
+            bandwidth=settings.bandwidth,
+            connections=settings.connections,
+            zone=zone,
+            tuning=replace(DEFAULT_TUNING, uploads=settings.peer_uploads),
+        )
+    except OSError as error:
+        raise wrong("peer_listen", f"is {settings.peer_listen}, which cannot be had: {error.strerror}") from error
+    _log.info("node %s: listening for other agents at %s", settings.node, exchange.address)
+    return exchange
 
 
 async def _until_stopped(stop: asyncio.Event, parts: list[Coroutine[Any, Any, None]]) -> bool:

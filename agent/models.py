@@ -13,14 +13,17 @@ from random import Random
 
 from agent import plan
 from agent.content import Held, needed_by
-from agent.desired import Desired
+from agent.desired import Desired, Peers
+from agent.peers.access import Grant
+from agent.peers.keys import sizes_in
 from agent.ports import Cache, Fetcher
 from agent.report import ModelFacts, model_report
 from agent.slots import Slots
 from agent.store import Keep, StoreError
+from agent.surroundings import Surroundings
 from agent.threads import in_thread
 from agent.wakeup import Wakeup
-from agent.worker import ModelWorker, Surroundings
+from agent.worker import ModelWorker
 from modelcache.kube.clock import Clock
 from modelcache.kube.resources import ObjectKey
 from modelcache.rpc.modelcache_pb2 import ModelReport
@@ -52,14 +55,19 @@ class Models:
         shown: Callable[[ObjectKey], str | None],
         announce: Callable[[Mapping[ObjectKey, str]], None],
         changed: Callable[[], None],
+        grant: Callable[[Mapping[ObjectKey, Grant]], None] = lambda grants: None,
         clock: Clock,
         unix: Callable[[], float],
         rng: Random,
     ) -> None:
-        """`held`: what is published at start. `announce` and `shown` are the node's labels. `changed`: look at `reports`."""
+        """`held`: what is published at start. `announce` and `shown` are the node's labels. `changed`: look at `reports`.
+
+        `grant` is told which peers may read what.
+        """
         self._cache = cache
         self._announce = announce
         self._on_change = changed
+        self._grant = grant
         self._clock = clock
         self._unix = unix
         self._heard = False
@@ -105,6 +113,7 @@ class Models:
             )
         for key, worker in self._workers.items():
             worker.want(heard=True, wanted=desired.models.get(key))
+            worker.meet(desired.peers.get(key, Peers()))
         if not self._heard:
             # What a former life of this process has left of models that were removed meanwhile.
             self._heard = self._litter = True
@@ -150,6 +159,7 @@ class Models:
                     if key not in self._tasks:
                         self._start(key, worker)
                 self._announce(self._revisions())
+                self._grant(self._grants())
                 self._on_change()
                 if self._litter and self._all_known() and (tidying is None or tidying.done()):
                     tidying = asyncio.create_task(self._tidy())
@@ -194,6 +204,18 @@ class Models:
     def _revisions(self) -> dict[ObjectKey, str]:
         announced = {key: plan.announced(worker.view) for key, worker in self._workers.items()}
         return {key: revision for key, revision in announced.items() if revision is not None}
+
+    def _grants(self) -> dict[ObjectKey, Grant]:
+        """The peers of a model may read its content here: that which is wanted, or else that which is in force."""
+        grants = {}
+        for key, worker in self._workers.items():
+            known = worker.known or (worker.current.known if worker.current is not None else None)
+            if known is not None and worker.peers:
+                facts = self._facts[key]
+                if facts.offered is None or facts.offered[0] != known.digest:
+                    facts.offered = (known.digest, sizes_in(known.manifest))
+                grants[key] = Grant({peer.node: peer.address for peer in worker.peers}, facts.offered[1])
+        return grants
 
     def _all_known(self) -> bool:
         return self._heard and all(

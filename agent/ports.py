@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+from agent.peers.members import PeerAddress, PeerProblem
 from agent.store import HubClaim, Keep, Problem, PublishedSnapshot
 from agent.transfer.progress import Progress
 from modelcache.manifest import Manifest
@@ -92,6 +93,14 @@ class Fetch(Protocol):
         """Where it is, from any thread; None before it has begun."""
         ...
 
+    def meet(self, peers: Sequence[PeerAddress]) -> None:
+        """These are the other agents of the model now."""
+        ...
+
+    def peer_problems(self) -> Sequence[PeerProblem]:
+        """Peers that have sent wrong content, from any thread."""
+        ...
+
     def close(self) -> None:
         """What has arrived is published, or not needed any more. Call it after `run` has ended; may be repeated."""
         ...
@@ -100,6 +109,6 @@ class Fetch(Protocol):
 class Fetcher(Protocol):
     """Begins downloads."""
 
-    def begin(self, manifest: Manifest, credential: Credential | None) -> Fetch:
-        """A download that starts with its `run`."""
+    def begin(self, manifest: Manifest, credential: Credential | None, peers: Sequence[PeerAddress]) -> Fetch:
+        """A download that starts with its `run`. `peers` are the other agents of the model, to begin with."""
         ...

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from agent import plan
 from agent.content import Known, missing_digests
+from agent.peers.keys import ContentKey
 from agent.plan import View, phase_of
 from agent.progress import RateMeter
 from agent.worker import ModelWorker
@@ -17,6 +19,7 @@ from modelcache.rpc.modelcache_pb2 import (
     FileDigest,
     ModelKey,
     ModelReport,
+    PeerProblem,
     Problem,
     Report,
 )
@@ -24,7 +27,7 @@ from modelcache.rpc.modelcache_pb2 import (
 MIN_PROGRESS_SECONDS = 1.0
 """Reports that only tell progress are at least this far apart (see the contract in modelcache.proto)."""
 
-_PROGRESS = ("bytes_done", "bytes_per_second", "origin_bytes")
+_PROGRESS = ("bytes_done", "bytes_per_second", "origin_bytes", "peer_bytes")
 
 
 @dataclass(slots=True)
@@ -32,6 +35,8 @@ class ModelFacts:
     """What reports about one model remember from one to the next."""
 
     meter: RateMeter = field(default_factory=RateMeter)
+    offered: tuple[str, Mapping[ContentKey, int]] | None = None
+    """What peers may read of it, with the digest of the manifest that this follows from."""
 
 
 def model_report(
@@ -54,7 +59,12 @@ def model_report(
         phase=phase,
         bytes_total=known.size if known is not None else 0,
         bytes_done=_bytes_done(worker, view, known),
-        origin_bytes=worker.origin_bytes,
+        origin_bytes=worker.traffic.origin_bytes,
+        peer_bytes=worker.traffic.peer_bytes,
+        peer_problems=[
+            PeerProblem(node=problem.node, reason=problem.reason, message=problem.message)
+            for problem in worker.peer_problems.values()
+        ],
         current_revision=current.snapshot.revision if current is not None else "",
     )
     if phase == PHASE_DOWNLOADING:
@@ -156,7 +166,7 @@ def essence(report: Report) -> Report:
 
 
 def _progress(report: Report) -> list[tuple[int, int, int, int]]:
-    return [(m.bytes_done, m.bytes_total, m.origin_bytes, _next_try(m)) for m in report.models]
+    return [(m.bytes_done, m.bytes_total, m.origin_bytes + m.peer_bytes, _next_try(m)) for m in report.models]
 
 
 def _next_try(model: ModelReport) -> int:

@@ -18,6 +18,8 @@ MAX_DOWNLOADS_LIMIT = 64
 """Models at once. Each takes a thread pool of its own; more than this only makes every one of them slower."""
 MAX_CONNECTIONS_LIMIT = 64
 """To one source. Public ones answer more than a handful with 429."""
+MAX_UPLOADS_LIMIT = 64
+"""Pieces on their way out. Each gets a fraction of the link; more than a handful only makes the first one come later."""
 MIN_BANDWIDTH = 64 * 1024
 """Bytes per second; with less, a stalled connection cannot be told from a slow one."""
 
@@ -32,8 +34,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     `node` is the name of the Node object that this agent speaks for. `root` is the cache directory, the same path on the
     host and in the agent's container. `controller` is `host:port`; `insecure` allows to talk to it unencrypted, on
     loopback. `kubeconfig` None means $KUBECONFIG, the pod's service account or ~/.kube/config. `max_downloads` is how many
-    models are downloaded at once, `connections` how many requests are under way at one source, `bandwidth` the limit in
-    bytes per second for all of them (None: no limit), and `reserve_bytes` what stays free on the cache's file system.
+    models are downloaded at once, `connections` how many requests are under way at one source, `bandwidth` the limit of the
+    node in bytes per second in each direction (None: no limit), and `reserve_bytes` what stays free on the cache's file
+    system. `peer_listen` is the `host:port` at which other agents are served (port 0: any free one; empty: not at all),
+    `peer_uploads` how many pieces are sent to them at the same time.
     """
 
     node: str
@@ -45,6 +49,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     connections: int = 4
     bandwidth: float | None = None
     reserve_bytes: int = 1024**3
+    peer_listen: str = "127.0.0.1:0"
+    peer_uploads: int = 4
 
     def check(self) -> None:
         """Raises SettingsError for the first value that cannot work."""
@@ -84,5 +90,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             raise wrong("connections", f"is {self.connections}; it must be from 1 to {MAX_CONNECTIONS_LIMIT}")
         if self.bandwidth is not None and not self.bandwidth >= MIN_BANDWIDTH:
             raise wrong("bandwidth", f"is {self.bandwidth:g}; it must be at least {MIN_BANDWIDTH} bytes per second")
+        if self.peer_listen:
+            self._check_peer_listen()
+        if not 1 <= self.peer_uploads <= MAX_UPLOADS_LIMIT:
+            raise wrong("peer_uploads", f"is {self.peer_uploads}; it must be from 1 to {MAX_UPLOADS_LIMIT}")
         if self.reserve_bytes < 0:
             raise wrong("reserve_bytes", f"is {self.reserve_bytes}; it cannot be negative")
+
+    def _check_peer_listen(self) -> None:
+        try:
+            address = parse_address(self.peer_listen, any_port=True)
+        except AddressError as error:
+            raise wrong("peer_listen", str(error)) from error
+        if not address.is_loopback:
+            raise wrong(
+                "insecure",
+                f"would show the models to everybody who reaches {self.peer_listen}, so it is allowed on loopback only; use "
+                "127.0.0.1 for peer_listen",
+            )

@@ -11,10 +11,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import traceback
-from collections.abc import Awaitable, Callable, Collection, Mapping
-from dataclasses import dataclass
-from random import Random
-from typing import Any, NamedTuple
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
 
 from agent import plan
 from agent.content import (
@@ -28,7 +26,7 @@ from agent.content import (
     mend,
     target_of,
 )
-from agent.desired import Wanted
+from agent.desired import Peers, Wanted
 from agent.failures import (
     MANIFEST_UNAVAILABLE,
     PERMANENT_RETRY,
@@ -39,14 +37,15 @@ from agent.failures import (
     failure_of,
     redacted,
 )
+from agent.peers.members import PeerAddress, PeerProblem
 from agent.plan import Condition, View
-from agent.ports import Cache, Fetch, Fetcher
-from agent.slots import Slots, should_yield
+from agent.ports import Fetch
+from agent.slots import should_yield
+from agent.surroundings import Surroundings, Traffic, Trouble
 from agent.threads import in_thread
 from agent.transfer.errors import Cancelled
 from agent.wakeup import Wakeup
 from modelcache.kube.backoff import Backoff
-from modelcache.kube.clock import Clock
 from modelcache.kube.resources import ObjectKey
 from modelcache.manifest import Manifest
 
@@ -60,37 +59,6 @@ _ASK_AGAIN_SECONDS = 10.0
 """Until a new manifest that could not be had beside a running download is asked for again."""
 _LOOK_SECONDS = 1.0
 """Between two looks at a running download."""
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What all workers of a node share.
-
-    `manifest` asks the controller. `shown` is `NodeLabels.shown`. `sweep` deletes content that no model needs, now;
-    `litter` says that there may be some, for later; `swept` returns when no deletion is under way. `changed` is called
-    whenever something that others look at (view, progress, problem) may have changed. `unix` is the wall clock.
-    """
-
-    node: str
-    cache: Cache
-    fetcher: Fetcher
-    slots: Slots
-    manifest: Callable[[ObjectKey, str], Awaitable[bytes]]
-    shown: Callable[[ObjectKey], str | None]
-    sweep: Callable[[], Awaitable[None]]
-    litter: Callable[[], None]
-    swept: Callable[[], Awaitable[None]]
-    changed: Callable[[], None]
-    clock: Clock
-    unix: Callable[[], float]
-    rng: Random
-
-
-class Trouble(NamedTuple):
-    """Why the model does not get on, and until when (monotonic seconds) that is accepted."""
-
-    failure: Failure
-    until: float
 
 
 class ModelWorker:
@@ -109,6 +77,10 @@ class ModelWorker:
         self.tree_digest = ""
         """Of what was fetched."""
         self.trouble: Trouble | None = None
+        self.peers: tuple[PeerAddress, ...] = ()
+        """The other agents of the model, as the controller names them."""
+        self.peer_problems: dict[str, PeerProblem] = {}
+        """Those among them that have sent wrong content, since the present content was wanted; they are not asked again."""
         self.since: float | None = None
         """Unix seconds from which on the present content has been wanted; None: since before this process."""
 
@@ -119,7 +91,7 @@ class ModelWorker:
         self._fetched = ""
         self._emptied = False
         self._downloading = False
-        self._earlier_origin_bytes = 0
+        self._earlier = Traffic(0, 0)
         self._changed = Wakeup(around.clock)
         self._backoff = self._new_backoff()
 
@@ -157,10 +129,13 @@ class ModelWorker:
         return self._downloading or self.trouble is not None
 
     @property
-    def origin_bytes(self) -> int:
-        """Bytes read from the source for the present content, since this process first wanted it."""
+    def traffic(self) -> Traffic:
+        """What was read for the present content, since this process first wanted it."""
         progress = self.fetch.progress() if self.fetch is not None else None
-        return self._earlier_origin_bytes + (progress.fetched_bytes if progress is not None else 0)
+        if progress is None:
+            return self._earlier
+        origin = progress.fetched_bytes - progress.peer_bytes
+        return Traffic(self._earlier.origin_bytes + origin, self._earlier.peer_bytes + progress.peer_bytes)
 
     def want(self, *, heard: bool, wanted: Wanted | None) -> None:
         """Take over what the controller says about this model. Idempotent."""
@@ -181,6 +156,15 @@ class ModelWorker:
                 # At once, so that a replayed desired state never makes a model look less ready than it is.
                 self._aim_at(known)
         self._changed.set()
+
+    def meet(self, peers: Peers) -> None:
+        """These are the other agents of the model now."""
+        self.peers = peers.after(self.peers)
+        if self.fetch is not None:
+            self.fetch.meet(self._trusted())
+
+    def _trusted(self) -> list[PeerAddress]:
+        return [peer for peer in self.peers if peer.node not in self.peer_problems]
 
     def poke(self) -> None:
         """Look again: something outside this worker has changed."""
@@ -247,10 +231,11 @@ class ModelWorker:
                 task.cancel()
                 await asyncio.wait([task])
         finally:
-            for left in (task, successor):
-                if left is not None and not left.done():
-                    left.cancel()
-                    await asyncio.wait([left])
+            for left in filter(None, (task, successor)):
+                left.cancel()
+                await asyncio.wait([left])
+                if not left.cancelled():
+                    left.exception()  # a worker that is being stopped has nobody to tell; unread, asyncio would log it
         if not task.cancelled():
             self._judge(step, task.exception())
 
@@ -365,7 +350,8 @@ class ModelWorker:
     def _new_content(self) -> None:
         """What was fetched before says nothing about what is wanted now. (A completed manifest is the same content.)"""
         self._let_go()
-        self.digests, self.tree_digest, self._earlier_origin_bytes, self._contradiction = {}, "", 0, ""
+        self.digests, self.tree_digest, self._contradiction = {}, "", ""
+        self._earlier, self.peer_problems = Traffic(0, 0), {}
 
     def _let_go(self) -> None:
         """The last download is done with: what it brought is published, or not needed."""
@@ -380,9 +366,9 @@ class ModelWorker:
         assert wanted is not None
         async with around.slots.place():
             await around.swept()
-            self._earlier_origin_bytes = self.origin_bytes
+            self._earlier = self.traffic
             self._let_go()
-            self.fetch = fetch = around.fetcher.begin(known.manifest, wanted.credential)
+            self.fetch = fetch = around.fetcher.begin(known.manifest, wanted.credential, self._trusted())
             self._downloading = True
             around.changed()
             try:
@@ -418,6 +404,7 @@ class ModelWorker:
                     fetch.cancel()
                 self._around.changed()
                 await ended.wait(_LOOK_SECONDS)
+                self.peer_problems |= {problem.node: problem for problem in fetch.peer_problems()}
             return running.result()
         finally:
             if not running.done():
@@ -433,7 +420,7 @@ class ModelWorker:
         row = await in_thread(lambda: cache.publish(namespace, name, known.manifest, claim))
         problems = await in_thread(lambda: cache.quick_check(*row.key))
         await self._reload({row.snapshot: Condition.DOUBTFUL if problems else Condition.SOUND})
-        self._earlier_origin_bytes = self.origin_bytes
+        self._earlier = self.traffic
         self._let_go()
         self._around.litter()
 

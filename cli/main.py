@@ -173,12 +173,26 @@ def agent(
     ] = 4,
     bandwidth: Annotated[
         float | None,
-        typer.Option(help="Limit of all downloads together, in bytes per second.", envvar="MODELCACHE_BANDWIDTH"),
+        typer.Option(
+            help="Limit of this node in bytes per second, in and out each; without it, none.",
+            envvar="MODELCACHE_BANDWIDTH",
+        ),
     ] = None,
     reserve_bytes: Annotated[
         int,
         typer.Option(help="Bytes that stay free on the file system of the cache.", envvar="MODELCACHE_RESERVE_BYTES"),
     ] = 1024**3,
+    peer_listen: Annotated[
+        str,
+        typer.Option(
+            help="Where other agents read from this one, host:port (port 0: any); empty: they cannot.",
+            envvar="MODELCACHE_PEER_LISTEN",
+        ),
+    ] = "127.0.0.1:0",
+    peer_uploads: Annotated[
+        int,
+        typer.Option(help="Pieces that are sent to other agents at the same time.", envvar="MODELCACHE_PEER_UPLOADS"),
+    ] = 4,
     log_format: Format = LogFormat.json,
     log_level: Level = "info",
 ) -> None:
@@ -196,6 +210,8 @@ def agent(
         connections=connections,
         bandwidth=bandwidth,
         reserve_bytes=reserve_bytes,
+        peer_listen=peer_listen,
+        peer_uploads=peer_uploads,
     )
     try:
         settings.check()

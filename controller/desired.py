@@ -8,7 +8,8 @@ means: keep whatever you have.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from controller.tracked import Order, Tracked
 from modelcache.api.model import DynamoModel
@@ -36,7 +37,44 @@ def verdict(model: DynamoModel | None, tracked: Tracked | None, node: str, arriv
     return None if tracked.arrivals >= arrival else KEEP
 
 
-def to_message(orders: Iterable[tuple[ObjectKey, Order]]) -> list[pb.DesiredModel]:
+@dataclass(frozen=True, slots=True)
+class PeerFacts:
+    """An agent that another one may be told about. `has` is the manifest that it reports as verified, empty for none."""
+
+    node: str
+    zone: str
+    address: str
+    has: str
+
+
+def peers_of(node: str, digest: str, assigned: Iterable[PeerFacts]) -> list[pb.Peer]:
+    """The peers of `node` for the manifest `digest`: the other agents of the model that serve, in the order of their names."""
+    if not digest:
+        return []
+    return [
+        pb.Peer(node=peer.node, zone=peer.zone, address=peer.address, complete=peer.has == digest)
+        for peer in sorted(assigned, key=lambda peer: peer.node)
+        if peer.node != node and peer.address
+    ]
+
+
+def without_peers(models: Iterable[pb.DesiredModel]) -> list[pb.DesiredModel]:
+    """What does not bear a delay."""
+    bare = []
+    for model in models:
+        copy = pb.DesiredModel()
+        copy.CopyFrom(model)
+        del copy.peers[:]
+        copy.keep_peers = False
+        bare.append(copy)
+    return bare
+
+
+def to_message(
+    orders: Iterable[tuple[ObjectKey, Order]],
+    peers: Callable[[ObjectKey, Order], list[pb.Peer]] = lambda key, order: [],
+    peers_awaited: Callable[[ObjectKey], bool] = lambda key: False,
+) -> list[pb.DesiredModel]:
     """The models of a DesiredState, in the order of their names, so that equal states have equal bytes."""
     return [
         pb.DesiredModel(
@@ -46,6 +84,8 @@ def to_message(orders: Iterable[tuple[ObjectKey, Order]]) -> list[pb.DesiredMode
             hub_ref=order.hub_ref,
             tree_digest=order.tree_digest,
             attempt=order.attempt,
+            peers=peers(key, order),
+            keep_peers=peers_awaited(key),
         )
         for key, order in sorted(orders)
     ]

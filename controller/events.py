@@ -6,10 +6,12 @@ per transition, also over restarts of the controller, and never because somethin
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
 from controller.conditions import names
+from controller.facts import Facts
 from modelcache.api.status import Condition, NodeProblem, Status
 
 MAX_PER_CHANGE = 5
@@ -42,6 +44,20 @@ def events(old: Status, new: Status) -> list[Note]:
     if ready and ready.status == "True" and not _is_true(before.get("Ready")):
         notes.append(Note("Normal", "Ready", ready.message))
     return notes
+
+
+def dropped_peers(facts: Facts, told: Collection[tuple[str, str]]) -> list[tuple[Note, tuple[str, str]]]:
+    """An event for every agent that has dropped a peer since, with the pair (agent, peer); `told` are those already sent.
+
+    Which agent was lied to is remembered by the controller alone: after a restart it tells once more.
+    """
+    notes = []
+    for node, view in facts.nodes.items():
+        for problem in view.report.peer_problems if view.report is not None else ():
+            if (node, problem.node) not in told:
+                text = f"{node} does not read from {problem.node} any more: {problem.reason}: {problem.message}"
+                notes.append((Note("Warning", "PeerDropped", text), (node, problem.node)))
+    return notes[:MAX_PER_CHANGE]
 
 
 def _resolution(old: Status, new: Status, before: Condition | None, after: Condition | None) -> list[Note]:

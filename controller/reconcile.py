@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from controller.events import Note
+from controller.events import Note, dropped_peers
 from controller.facts import Facts
 from controller.manifests import ManifestStore
 from controller.nodes import Node
@@ -126,6 +126,7 @@ class Reconciler:
         facts = self._facts(model, tracked, request, problem)
         status = build_status(facts, previous)
         put_off = await self._writer.write(model, tracked, previous, status)
+        self._tell_dropped_peers(model, tracked, facts)
         if tracked.pinned is not None and tracked.announced is not tracked.pinned:
             tracked.announced = tracked.pinned
             self._give_order(model, tracked, request)
@@ -196,6 +197,12 @@ class Reconciler:
         """Where pods of the assigned nodes find the model; empty until an agent has said where its cache is."""
         root = self._registry.cache_root(assigned)
         return str(CachePaths(Path(root)).current(model.metadata.namespace, model.metadata.name)) if root else ""
+
+    def _tell_dropped_peers(self, model: DynamoModel, tracked: Tracked, facts: Facts) -> None:
+        """The status of the model does not change by it: an event is all there is to see of a peer that lies."""
+        for note, pair in dropped_peers(facts, tracked.told_peers):
+            tracked.told_peers.add(pair)
+            self._writer.event(model, note)
 
     async def _clean_up(self, model: DynamoModel, tracked: Tracked) -> None:
         """Remove the ConfigMaps of manifests that neither the status nor any agent refers to."""

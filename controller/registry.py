@@ -28,6 +28,8 @@ _log = logging.getLogger(__name__)
 
 _LONGEST_ROOT = 1024
 """Characters; the path below it has to fit into the status as well."""
+MAX_TEXT = 300
+"""Of what an agent says about itself: a zone is at most 63 characters long, a host name 253."""
 _SHORTEST_WAIT = 0.01
 """Seconds; keeps a clock that is coarser than its timers from spinning."""
 
@@ -50,8 +52,13 @@ class Session:
     arrival: int
     cache_root: str = ""
     """Absolute path of the cache on the host; empty when the agent said nothing usable."""
+    zone: str = ""
+    serves_at: str = ""
+    """Where other agents read content from this one; empty: nowhere."""
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the desired state may have changed, or the stream has to end."""
+    on_peers: Callable[[], None] = lambda: None
+    """Called when the peers of this agent may have changed; unlike `wake`, that has time."""
     ending: Ending | None = None
     connected: bool = True
     reported: bool = False
@@ -131,6 +138,11 @@ class Registry:
         record = self._records.get(node)
         return record.session if record and record.session.connected else None
 
+    def last_session_of(self, node: str) -> Session | None:
+        """The stream of a node, or its last one until the agent counts as gone."""
+        record = self._records.get(node)
+        return record.session if record and self.presence(node) is not Presence.GONE else None
+
     def session_at(self, peer: str) -> Session | None:
         """The open stream on the connection from `peer`."""
         return next((session for session in self.sessions() if session.peer == peer), None)
@@ -185,7 +197,15 @@ class Registry:
     def connect(self, hello: pb.Hello, peer: str) -> Session:
         """Take over the node's place from whoever had it. The caller has checked that the node exists."""
         self._arrivals += 1
-        session = Session(hello.node, hello.instance[:128], peer, self._arrivals, usable_root(hello.cache_root))
+        session = Session(
+            hello.node,
+            hello.instance[:128],
+            peer,
+            self._arrivals,
+            cache_root=usable_root(hello.cache_root),
+            zone=hello.zone[:MAX_TEXT],
+            serves_at=hello.peer_address[:MAX_TEXT],
+        )
         old = self._records.get(session.node)
         if old is not None:
             if self.presence(session.node) is not Presence.GONE:

@@ -23,6 +23,8 @@ from modelcache.rpc import modelcache_pb2 as pb
 
 MAX_MODELS = 20_000
 """Models of one report that are read; far above what fits on a node."""
+MAX_PEER_PROBLEMS = 100
+MAX_NODE_NAME = 253
 MAX_REASON = 128
 MAX_MESSAGE = 2048
 """Limits of NodeProblem in the CRD."""
@@ -55,6 +57,15 @@ class AgentProblem:
 
 
 @dataclass(frozen=True, slots=True)
+class PeerProblem:
+    """A peer that an agent does not ask any more."""
+
+    node: str
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class NodeReport:
     """One model on one node. Bytes are non-negative; times are RFC 3339; `revision` is what the node's labels say."""
 
@@ -68,6 +79,9 @@ class NodeReport:
     revision: str = ""
     started_at: str | None = None
     ready_at: str | None = None
+    origin_bytes: int = 0
+    peer_bytes: int = 0
+    peer_problems: tuple[PeerProblem, ...] = ()
 
     def differs_materially(self, other: NodeReport | None) -> bool:
         """Whether more has changed than the progress of a download."""
@@ -76,7 +90,16 @@ class NodeReport:
     def _material(self) -> tuple[object, ...]:
         reason = self.problem.reason if self.problem else None
         message = self.problem.message if self.problem else None
-        return (self.manifest_digest, self.phase, reason, message, len(self.digests), self.tree_digest, self.revision)
+        return (
+            self.manifest_digest,
+            self.phase,
+            reason,
+            message,
+            len(self.digests),
+            self.tree_digest,
+            self.revision,
+            self.peer_problems,
+        )
 
 
 def read_report(report: pb.Report) -> dict[ObjectKey, NodeReport]:
@@ -102,6 +125,9 @@ def _read_model(entry: pb.ModelReport) -> NodeReport:
         revision=entry.current_revision if _REVISION.fullmatch(entry.current_revision) else "",
         started_at=_time(entry.started_at) if entry.HasField("started_at") else None,
         ready_at=_time(entry.ready_at) if entry.HasField("ready_at") else None,
+        origin_bytes=min(entry.origin_bytes, _MAX_BYTES),
+        peer_bytes=min(entry.peer_bytes, _MAX_BYTES),
+        peer_problems=tuple(_peer_problem(problem) for problem in entry.peer_problems[:MAX_PEER_PROBLEMS]),
     )
 
 
@@ -119,6 +145,15 @@ def _problem(problem: pb.Problem) -> AgentProblem:
         reason=problem.reason if known else "AgentError",
         message=printable(problem.message, MAX_MESSAGE) or "the agent gave no details; see its log",
         next_try=_time(problem.next_try) if problem.HasField("next_try") else None,
+    )
+
+
+def _peer_problem(problem: pb.PeerProblem) -> PeerProblem:
+    known = len(problem.reason) <= MAX_REASON and _REASON.fullmatch(problem.reason)
+    return PeerProblem(
+        node=printable(problem.node, MAX_NODE_NAME),
+        reason=problem.reason if known else "PeerError",
+        message=printable(problem.message, MAX_MESSAGE),
     )
 
 

@@ -21,12 +21,14 @@ from typing import Never
 import grpc
 from grpc import aio
 
-from controller.desired import to_message, verdict
+from controller.desired import PeerFacts, peers_of, to_message, verdict, without_peers
 from controller.nodes import Node
+from controller.placement import Presence
 from controller.registry import Registry, Session
+from controller.reports import Phase
 from controller.tracked import Memory, Order
 from modelcache.api.model import DynamoModel
-from modelcache.kube.clock import Clock
+from modelcache.kube.clock import Clock, Timer
 from modelcache.kube.informer import Informer
 from modelcache.kube.resources import ObjectKey
 from modelcache.rpc import modelcache_pb2 as pb
@@ -38,12 +40,15 @@ COALESCE = 0.05
 """Seconds between the first reason to send and sending: changes come in bursts."""
 FIRST_WAIT = 5.0
 """Longest wait, in seconds, until the first desired state of a stream."""
+PEERS_INTERVAL = 2.0
+"""Seconds between two messages to one agent that only tell it about its peers: in a large rollout somebody always comes."""
 HELLO_WAIT = 30.0
 REFUSAL_DELAY = 0.2
 CHUNK_BYTES = 1024 * 1024
 NOT_SERVING = "this controller is not the leader, or is still reading the cluster's state"
 
 _INVALID = grpc.StatusCode.INVALID_ARGUMENT
+_COMPLETE = (Phase.VERIFIED, Phase.READY)
 _NODE_NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")  # RFC 1123 subdomain
 
 Context = aio.ServicerContext[pb.SyncRequest, pb.SyncResponse]
@@ -70,6 +75,33 @@ class Desk:
             if order is not None:
                 orders[key] = order
         return orders
+
+    def message(self, session: Session) -> list[pb.DesiredModel]:
+        """The desired state of this stream, peers included."""
+        return to_message(
+            self.orders(session).items(),
+            lambda key, order: peers_of(session.node, order.digest, self._agents(key)),
+            self._awaits_agents,
+        )
+
+    def _agents(self, key: ObjectKey) -> list[PeerFacts]:
+        """The agents that should hold this model. One whose stream broke a moment ago still serves, as far as anybody knows."""
+        tracked = self.memory.get(key)
+        found = []
+        for node in (tracked.assigned or ()) if tracked is not None else ():
+            session = self.registry.last_session_of(node)
+            if session is not None and session.serves_at:
+                report = session.reports.get(key)
+                has = report.manifest_digest if report is not None and report.phase in _COMPLETE else ""
+                found.append(PeerFacts(node, session.zone, session.serves_at, has))
+        return found
+
+    def _awaits_agents(self, key: ObjectKey) -> bool:
+        """Whether an agent that should hold this model may be there without having been heard of."""
+        tracked = self.memory.get(key)
+        if tracked is None or tracked.assigned is None:
+            return True
+        return any(self.registry.presence(node) is Presence.AWAITED for node in tracked.assigned)
 
     def is_settled(self, session: Session) -> bool:
         """Whether every model has been looked at since the stream began."""
@@ -173,7 +205,23 @@ class AgentService(ModelCacheServiceServicer):
         """Desired states, each when it differs from the one before, until the stream is to end."""
         last: list[pb.DesiredModel] | None = None
         deadline = desk.clock.now() + FIRST_WAIT
+        told_peers_at = float("-inf")
         patience = desk.clock.call_later(FIRST_WAIT, session.wake.set)
+        later: Timer | None = None
+
+        def peers_changed() -> None:
+            nonlocal later
+            if later is None:
+                later = desk.clock.call_later(
+                    max(0.0, told_peers_at + PEERS_INTERVAL - desk.clock.now()), wake_for_peers
+                )
+
+        def wake_for_peers() -> None:
+            nonlocal later
+            later = None
+            session.wake.set()
+
+        session.on_peers = peers_changed
         session.wake.set()
         try:
             while True:
@@ -185,12 +233,15 @@ class AgentService(ModelCacheServiceServicer):
                     return
                 if last is None and not desk.is_settled(session) and desk.clock.now() < deadline:
                     continue
-                orders = desk.orders(session)
-                models = to_message(orders.items())
+                models = desk.message(session)
                 if models == last:
                     continue
-                last = models
-                number = session.sending(orders)
+                early = desk.clock.now() < told_peers_at + PEERS_INTERVAL
+                if early and last is not None and without_peers(models) == without_peers(last):
+                    peers_changed()
+                    continue
+                last, told_peers_at = models, desk.clock.now()
+                number = session.sending(ObjectKey(model.model.namespace, model.model.name) for model in models)
                 _log.debug("node %s: desired state %d with %d models", session.node, number, len(models))
                 yield pb.DesiredState(
                     nonce=_nonce(desk.term, session.arrival, number),
@@ -199,6 +250,9 @@ class AgentService(ModelCacheServiceServicer):
                 )
         finally:
             patience.cancel()
+            session.on_peers = lambda: None
+            if later is not None:
+                later.cancel()
 
 
 async def _refuse(context: Context, code: grpc.StatusCode, message: str) -> Never:

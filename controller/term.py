@@ -125,6 +125,8 @@ class Term:
 
     def _presence_changed(self, node: str) -> None:
         self._look_at_everything()
+        for session in self._registry.sessions():
+            session.on_peers()
         for name in [node] if node else [known.name for known in self._nodes.values()]:
             self._node_queue.add(name)
 
@@ -134,8 +136,17 @@ class Term:
                 continue  # not ours, or gone: the next desired state does not list it
             if material:
                 self._queue.add(key)
+                self._tell_peers(key)
             else:
                 self._queue.add_after(key, PROGRESS_DELAY)
+
+    def _tell_peers(self, key: ObjectKey) -> None:
+        """An agent may have become complete: the others of the same model want to know."""
+        tracked = self._memory.get(key)
+        for node in (tracked.assigned or ()) if tracked is not None else ():
+            session = self._registry.session_of(node)
+            if session is not None:
+                session.on_peers()
 
     def _resolved(self, uid: Hashable, job: Job, outcome: Outcome) -> None:
         tracked = next((tracked for tracked in self._memory if tracked.uid == uid), None)

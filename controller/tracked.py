@@ -72,6 +72,8 @@ class Tracked:
     progress_at: float | None = None
     cleaned: str = ""
     """Digest for which all other ConfigMaps have been removed."""
+    told_peers: set[tuple[str, str]] = field(default_factory=set)
+    """(agent, peer) pairs of which an event has told that the agent has dropped the peer."""
     removing: bool = False
     """Whether the model is to leave all nodes."""
 

@@ -12,6 +12,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple
@@ -22,6 +23,7 @@ from agent.store.durable import files_below
 from agent.store.index import FileRow
 
 READ_BYTES = 1 << 20
+_XXH3_128_BYTES = 16
 
 
 class ProblemKind(StrEnum):
@@ -132,6 +134,55 @@ def digest_file(path: Path, piece_bytes: int, paid: Callable[[int], None]) -> Co
     finally:
         os.close(descriptor)
     return ContentDigest(size, whole.hexdigest(), bytes(pieces))
+
+
+def damaged_pieces(
+    path: Path, piece_bytes: int, expected: bytes, paid: Callable[[int], None], threads: int = 2
+) -> tuple[int, ...]:
+    """Numbers of the pieces of a regular file whose xxh3-128 is not the one in `expected`, missing and surplus ones too.
+
+    Finds what a disk or a stray write does to a file ten times faster than its sha256 does; against somebody who chooses
+    the damage only sha256 helps. Pieces are independent, so `threads` of them are read at a time: hashing from the cache
+    of the CPU costs a third of reading from that of the disk, and one thread would do them one after the other. `paid` is
+    called with the bytes of every read, from these threads: it may wait or raise. Raises OSError.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        size = os.fstat(descriptor).st_size
+        count = max(-(-size // piece_bytes), len(expected) // _XXH3_128_BYTES)
+        numbers = iter(range(count))
+        bad: list[int] = []
+
+        def check() -> None:
+            buffer = memoryview(bytearray(READ_BYTES // 2))
+            for number in numbers:  # one iterator for all threads: each piece goes to one of them
+                start = number * piece_bytes
+                actual = _piece_digest(descriptor, start, start + piece_bytes, buffer, paid)
+                if actual != expected[number * _XXH3_128_BYTES :][:_XXH3_128_BYTES]:
+                    bad.append(number)
+
+        with ThreadPoolExecutor(threads, thread_name_prefix="check") as pool:
+            for worker in [pool.submit(check) for _ in range(min(threads, count))]:
+                worker.result()
+    finally:
+        os.close(descriptor)
+    return tuple(sorted(bad))
+
+
+def _piece_digest(
+    descriptor: int, start: int, end: int, buffer: memoryview, paid: Callable[[int], None]
+) -> bytes | None:
+    """xxh3-128 of a range, or of what the file has of it; None when that is nothing."""
+    digest = xxhash.xxh3_128()
+    offset = start
+    while offset < end:
+        count = os.preadv(descriptor, [buffer[: min(len(buffer), end - offset)]], offset)
+        if count == 0:
+            break
+        paid(count)
+        digest.update(buffer[:count])
+        offset += count
+    return digest.digest() if offset > start else None
 
 
 def differing_pieces(expected: bytes, actual: bytes) -> tuple[int, ...]:

@@ -85,4 +85,9 @@ def alias_keys(file: ManifestFile, source: str, revision: str) -> tuple[str, ...
     A complete manifest says nothing about what the source published, so both keys are given for every git blob id.
     """
     by_origin = partial_key(source, revision, file.path, None)
-    return (f"git-{file.git_oid}-{file.size}", by_origin) if file.git_oid else (by_origin,)
+    return (git_alias(file.git_oid, file.size), by_origin) if file.git_oid else (by_origin,)
+
+
+def git_alias(git_oid: str, size: int) -> str:
+    """The key by which content is found that is known by its git blob id and size."""
+    return f"git-{git_oid}-{size}"

@@ -227,6 +227,19 @@ class Store:
                 self._index.set_pieces([(sha256, PIECE_BYTES, content.pieces)])
             return True
 
+    def check_pieces(self, sha256: str, paid: Callable[[int], None] = lambda count: None) -> tuple[int, ...] | None:
+        """Reads a blob and compares the recorded digests of its pieces: the numbers of those that are damaged.
+
+        None when no digests are recorded; `verify_blob` does that. Fast, see `checking.damaged_pieces`, but no proof
+        against an attacker: nothing becomes verified by it. `paid` is called from several threads. Raises StoreIOError.
+        """
+        known = self._index.pieces(sha256)
+        if known is None:
+            return None
+        path = self.paths.blob(sha256)
+        with io_errors("read", path):
+            return checking.damaged_pieces(path, *known, paid)
+
     def drop_blob(self, sha256: str) -> None:
         """Removes a blob that is known to be damaged. Published links to it stay until `restore` replaces them."""
         path = self.paths.blob(sha256)

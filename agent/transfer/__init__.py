@@ -11,7 +11,7 @@
 
 `locate(file: ManifestFile) -> Location` may block and raise SourceError. `progress(Progress)` gets cumulative counters
 and, while nothing flows, `waiting` with the reason and the time of the next try; `watch` gets a function that tells the
-same at any time. `overlay` makes the Router that chooses who is asked for which piece: the seam for peers.
+same at any time. `overlay` (an Overlay) is who else takes part: the seam for peers.
 
 Raised: InsufficientStorage(needs, free), IntegrityError(path, kind, expected, actual), Cancelled (TransferError);
 SourceErrors that are not retryable; StoreError. A fetch for the same manifest goes on where the last one ended.
@@ -22,10 +22,10 @@ places, origin, directory), and the download itself (plan, progress, download, d
 """
 
 from agent.transfer.cancel import CancelToken
-from agent.transfer.downloader import Downloader, Overlay, TransferSettings
+from agent.transfer.downloader import Downloader, TransferSettings
 from agent.transfer.errors import Cancelled, InsufficientStorage, IntegrityError, TransferError
 from agent.transfer.progress import Progress, Waiting
-from agent.transfer.source import PieceSource, RangesIgnored, Router, Sink
+from agent.transfer.source import Overlay, PieceSource, RangesIgnored, Sink
 
 __all__ = [
     "CancelToken",
@@ -37,7 +37,6 @@ __all__ = [
     "PieceSource",
     "Progress",
     "RangesIgnored",
-    "Router",
     "Sink",
     "TransferError",
     "TransferSettings",

@@ -14,7 +14,7 @@ import queue
 import random
 import threading
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from agent.store.errors import StoreFull, io_errors
@@ -26,15 +26,14 @@ from agent.transfer.clock import Clock
 from agent.transfer.errors import Cancelled, InsufficientStorage, IntegrityError
 from agent.transfer.flights import Flights
 from agent.transfer.hashing import Digests, FileDigest, Follower, HashPool
+from agent.transfer.items import Item, itemize, mismatch
 from agent.transfer.partial import PartialFile
-from agent.transfer.pieces import piece_count
 from agent.transfer.plan import Plan, Work
 from agent.transfer.progress import Meter, Waiting
 from agent.transfer.sink import BufferPool, PieceSink
-from agent.transfer.source import RangesIgnored, Router
+from agent.transfer.source import Overlay, PieceSource, RangesIgnored
 from agent.transfer.space import SpaceLedger, on_disk
-from modelcache.manifest import Manifest, ManifestFile
-from modelcache.paths import partial_key
+from modelcache.manifest import Manifest
 from modelcache.sources.errors import SourceError
 
 
@@ -51,26 +50,8 @@ class Shared:
     rng: random.Random
     boot: bytes
     piece_bytes: int
-    workers: int
     backoff_base: float
     backoff_cap: float
-
-
-@dataclass(slots=True)
-class Item:
-    """One content that is to be fetched, for one or more files of the manifest. There may be 200,000 of them.
-
-    `partial` exists while the file is under way.
-    """
-
-    key: str
-    file: ManifestFile
-    paths: tuple[str, ...]
-    pieces: int
-    partial: PartialFile | None = None
-    follower: Follower | None = None
-    claimed: bool = False
-    fetched_again: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,7 +80,8 @@ class Download:
         self,
         shared: Shared,
         manifest: Manifest,
-        router: Router,
+        source: PieceSource,
+        overlay: Overlay,
         meter: Meter,
         hold: Hold,
         cancel: CancelToken,
@@ -107,14 +89,16 @@ class Download:
         self._shared = shared
         self._store = shared.store
         self._manifest = manifest
-        self._router = router
+        self._source = source
+        self._overlay = overlay
         self._meter = meter
         self._hold = hold
         self._cancel = cancel
         self._results: dict[str, str] = {}
         self._followers: list[Follower] = []
+        self._menders: list[threading.Thread] = []
         self._chores: queue.SimpleQueue[_Chore] = queue.SimpleQueue()
-        self._items = self._itemize()
+        self._items = itemize(manifest, shared.piece_bytes)
         self._plan = Plan([item.key for item in self._items])
         self._open = {item.key for item in self._items}
 
@@ -128,22 +112,11 @@ class Download:
             wanted = [item for item in self._items if not self._is_here(item)]
             self._prepare([item for item in wanted if self._claim(item)], stack)
             if self._open:
+                self._plan.follow(self._walk())
                 self._run_workers(stack)
         return self._results
 
     # Before the first byte
-
-    def _itemize(self) -> list[Item]:
-        """One item for each content, the largest first (see Plan)."""
-        items: dict[str, Item] = {}
-        source, revision = self._manifest.source, self._manifest.revision
-        for file in self._manifest.files:
-            key = partial_key(source, revision, file.path, file.sha256)
-            if key in items:
-                items[key].paths += (file.path,)
-            else:
-                items[key] = Item(key, file, (file.path,), piece_count(file.size, self._shared.piece_bytes))
-        return sorted(items.values(), key=lambda item: (-item.file.size, item.file.path))
 
     def _is_here(self, item: Item) -> bool:
         """Whether the content is a blob already; if so, the item is done."""
@@ -171,7 +144,7 @@ class Download:
     def _make_empty(self, item: Item) -> str:
         """An empty file needs no request: its content is known. Returns its sha256."""
         digests = FileDigest(0, git=item.file.git_oid is not None).result()
-        wrong = self._mismatch(item, digests)
+        wrong = mismatch(item.file, digests)
         if wrong is not None:
             raise wrong
         if not self._store.has_blob(digests.sha256):
@@ -226,12 +199,21 @@ class Download:
             if partial.finished_bytes():
                 partial.open()
 
+    def _walk(self) -> Iterator[tuple[str, int]]:
+        """The pieces in the order in which peers let us set out for them."""
+        items = [item for item in self._items if item.claimed]
+        pieces = [(item, index) for item in items for index in self._partial(item).missing()]
+        for position in self._overlay.walk([(item.file, index) for item, index in pieces]):
+            item, index = pieces[position]
+            yield item.key, index
+
     def _begin(self, item: Item) -> None:
         """Puts an item that is prepared into the plan. From here on other threads work with it."""
-        missing: Iterable[int] = range(item.pieces)
-        if item.partial is not None:
-            missing = item.partial.missing()
-            self._meter.received(item.partial.finished_bytes(), fetched=False)
+        partial = self._partial(item)
+        missing = partial.missing()
+        self._meter.received(partial.finished_bytes(), fetched=False)
+        self._overlay.begin(item.file, partial)
+        if item.pieces > 1:
             self._follow(item)
             self._wake(item)
         self._plan.add(item.key, missing, item.pieces)
@@ -258,7 +240,7 @@ class Download:
         stack.enter_context(self._cancel.on_cancel(lambda: self._chores.put(Cancelled("the download was cancelled"))))
         threads = [
             threading.Thread(target=self._work, name=f"fetch-{number}", daemon=True)
-            for number in range(self._shared.workers)
+            for number in range(self._overlay.workers)
         ]
         stack.callback(_join, threads)
         stack.callback(self._cancel.cancel)
@@ -364,7 +346,7 @@ class Download:
             before = sink.position
             try:
                 try:
-                    self._router.choose(item.file, work.first, failures).read(item.file, sink, self._cancel)
+                    self._source.read(item.file, sink, self._cancel)
                 finally:
                     sink.release()
                 break
@@ -395,6 +377,7 @@ class Download:
             self._meter.waits(me, None)
 
     def _piece_is_here(self, item: Item) -> None:
+        self._overlay.arrived(item.file)
         if item.follower is not None:
             self._wake(item)
             self._chores.put(_Flush(item))
@@ -407,35 +390,41 @@ class Download:
 
     def _judge(self, item: Item, digests: Digests) -> None:
         """A file is complete: is it the right one?"""
-        wrong = self._mismatch(item, digests)
+        wrong = mismatch(item.file, digests)
         if wrong is None:
             self._chores.put(_Commit(item, digests.sha256))
             return
-        self._router.distrust(item.file)
-        if item.fetched_again:
-            self._discard(item)
-            self._chores.put(wrong)
-            return
-        # Which piece is bad cannot be told from the origin alone. Once more from the start: it may have been on the way.
-        item.fetched_again = True
-        self._meter.received(-item.file.size)
-        self._meter.verified(-item.file.size)
-        partial = self._partial(item)
-        with io_errors("write", partial.data):
-            partial.reset()
-        if item.follower is not None:
-            self._follow(item)
-        self._plan.add(item.key, range(item.pieces), item.pieces)
+        # Finding out what is wrong may mean asking others: not in a thread that hashes or fetches.
+        mender = threading.Thread(target=self._mend, args=(item, wrong), name="mend", daemon=True)
+        self._menders.append(mender)
+        mender.start()
 
-    def _mismatch(self, item: Item, digests: Digests) -> IntegrityError | None:
-        file = item.file
-        for kind, expected, actual in (
-            ("sha256", file.sha256, digests.sha256),
-            ("git blob id", file.git_oid, digests.git_oid),
-        ):
-            if expected is not None and expected != actual:
-                return IntegrityError(file.path, kind=kind, expected=expected, actual=str(actual))
-        return None
+    def _mend(self, item: Item, wrong: IntegrityError) -> None:
+        """Fetches again what may be the reason why a file is wrong: certain pieces, then everything, once."""
+        try:
+            partial = self._partial(item)
+            suspects = self._overlay.suspects(item.file, self._cancel)
+            if not suspects:
+                self._source.forget(item.file)
+                if item.fetched_again:
+                    self._discard(item)
+                    self._chores.put(wrong)
+                    return
+                # Which piece is bad cannot be told from the origin alone. Once more: it may have been on the way.
+                item.fetched_again = True
+                suspects = range(item.pieces)
+            pieces = [partial.piece(index) for index in suspects]
+            self._meter.received(-sum(piece.end - piece.start for piece in pieces))
+            self._meter.verified(-item.file.size)
+            with io_errors("write", partial.data):
+                partial.take_back(suspects)
+            if item.follower is not None:
+                self._follow(item)
+            self._plan.add(item.key, suspects, item.pieces)
+        except Cancelled:
+            return
+        except Exception as error:  # noqa: BLE001 -- raised by the thread that called run()
+            self._chores.put(error)
 
     # Afterwards
 
@@ -446,12 +435,11 @@ class Download:
     def _close(self, item: Item) -> None:
         self._open.discard(item.key)
         self._plan.close(item.key)
-        if item.claimed:
-            item.claimed = False
-            self._shared.flights.release(item.key)
+        self._let_go(item)
 
     def _rest(self) -> None:
-        """Waits until no thread of the hash pool works for this download."""
+        """Waits until no thread of the hash pool works for this download, and nobody mends."""
+        _join(self._menders)
         for follower in self._followers:
             self._shared.hashes.rest(follower)
 
@@ -460,9 +448,13 @@ class Download:
         for item in self._items:
             if item.partial is not None:
                 item.partial.close()
-            if item.claimed:
-                item.claimed = False
-                self._shared.flights.release(item.key)
+            self._let_go(item)
+
+    def _let_go(self, item: Item) -> None:
+        if item.claimed:
+            item.claimed = False
+            self._overlay.end(item.file)
+            self._shared.flights.release(item.key)
 
     def _discard(self, item: Item) -> None:
         partial = self._partial(item)

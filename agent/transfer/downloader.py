@@ -27,7 +27,7 @@ from agent.transfer.pieces import PIECE_BYTES
 from agent.transfer.places import Places
 from agent.transfer.progress import Meter, Progress
 from agent.transfer.sink import BufferPool
-from agent.transfer.source import OriginRouter, PieceSource, Router
+from agent.transfer.source import Alone, Overlay
 from agent.transfer.space import SpaceLedger, free_bytes
 from modelcache.manifest import Manifest, ManifestFile
 from modelcache.sources.base import Location
@@ -40,7 +40,7 @@ class TransferSettings:
     connections: int = 4
     """Requests under way at one origin, over all downloads of this node; also the worker threads of one download."""
     bandwidth: float | None = None
-    """Bytes per second from origins, over all downloads of this node; None = unlimited."""
+    """Bytes per second into this node, over all its downloads; None = unlimited."""
     reserve_bytes: int = 1024**3
     """What is always kept free on the file system of the cache root."""
     piece_bytes: int = PIECE_BYTES
@@ -54,10 +54,6 @@ class TransferSettings:
     backoff_base: float = 1.0
     backoff_cap: float = 60.0
     """Seconds: the first wait is up to `base`, then up to twice as long each time, never longer than `cap`."""
-
-
-Overlay = Callable[[PieceSource], Router]
-"""Given the origin of a model, says who is asked for its pieces. The seam for peers."""
 
 
 class Downloader:
@@ -75,6 +71,8 @@ class Downloader:
         rng = rng or random.Random()  # noqa: S311 -- jitter
         self._settings = settings
         self._clock = clock
+        self.limiter = TokenBucket(settings.bandwidth, clock)
+        """Paid for everything that comes in, from wherever."""
         self._hashes = HashPool(settings.hash_threads)
         self._connections = ConnectionPool(
             environ, clock, idle_limit=settings.connections, connect_seconds=settings.connect_seconds
@@ -89,7 +87,7 @@ class Downloader:
         self._web = Web(
             connections=self._connections,
             budget=OriginBudget(settings.connections, clock, rng, settings.backoff_base, settings.backoff_cap),
-            limiter=TokenBucket(settings.bandwidth, clock),
+            limiter=self.limiter,
             pace=pace,
             clock=clock,
             stall_seconds=settings.stall_seconds,
@@ -104,7 +102,6 @@ class Downloader:
             rng=rng,
             boot=boot_id(),
             piece_bytes=settings.piece_bytes,
-            workers=settings.connections,
             backoff_base=settings.backoff_base,
             backoff_cap=settings.backoff_cap,
         )
@@ -123,10 +120,10 @@ class Downloader:
         """Makes all files of a checked manifest blobs of the store; returns their sha256 by path. Blocks.
 
         What is here already is not fetched: blobs, and the finished pieces of an earlier call, also one that was killed.
-        `hold` keeps what arrives from garbage collection; publish before you leave it. `progress` is called from
-        several threads, one at a time, and must not block. `watch` is called once, with a function that tells how things
-        are at any time and from any thread: for whoever asks instead of being told, and wants to know also while nothing
-        happens.
+        `overlay` is who else takes part. `hold` keeps what arrives from garbage collection; publish before you leave it.
+        `progress` is called from several threads, one at a time, and must not block. `watch` is called once, with a function
+        that tells how things are at any time and from any thread: for whoever asks instead of being told, and wants to
+        know also while nothing happens.
 
         Raises IntegrityError, InsufficientStorage (before the first byte, and with nothing left behind), Cancelled; those
         SourceErrors that are not retryable; and StoreError when the disk fails. Waits out everything else.
@@ -136,9 +133,9 @@ class Downloader:
             watch(meter.progress)
         places = Places(locate, self._clock)
         source = LocatedSource(places, OriginSource(self._web, places))
-        router = (overlay or OriginRouter)(source)
+        overlay = overlay or Alone(self._settings.connections)
         with (cancel or CancelToken()).child() as token:
-            return Download(self._shared, manifest, router, meter, hold, token).run()
+            return Download(self._shared, manifest, overlay.join(source), overlay, meter, hold, token).run()
 
     def close(self) -> None:
         """Closes connections and ends the hash threads. Cancel all fetches first."""

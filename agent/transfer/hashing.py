@@ -129,7 +129,7 @@ class Follower:
         self._digest = before
         self._verified(piece.start - piece.end)
         with io_errors("write the journal of", self._partial.data):
-            self._partial.retract(index)
+            self._partial.take_back([index])
         self._bad(index)
         return False
 

@@ -13,6 +13,7 @@ import ctypes
 import errno
 import os
 import threading
+from collections.abc import Collection
 from pathlib import Path
 
 from agent.store.durable import remove_tree
@@ -84,12 +85,14 @@ class PartialFile:
             if self._journal is not None:
                 self._journal.close()
 
-    def reset(self) -> None:
-        """Takes back all claims: everything is to be fetched again."""
+    def take_back(self, indices: Collection[int]) -> None:
+        """Takes back the claims on pieces: they are to be fetched again."""
         with self._flushing, self._lock:
-            self._claims, self._unproven = {}, set()
+            for index in indices:
+                self._claims.pop(index, None)
+                self._unproven.discard(index)
             if self._journal is not None:
-                self._journal.start({})
+                self._journal.start(self._claims)
             else:
                 os.ftruncate(self._descriptor, 0)
 
@@ -117,6 +120,12 @@ class PartialFile:
             pieces = [self.piece(index) for index in self._claims]
         return sum(piece.end - piece.start for piece in pieces)
 
+    def proven_digest(self, index: int) -> bytes | None:
+        """The xxh3-128 of a piece whose bytes are in the file for sure: fetched by this process, or read by it since."""
+        with self._lock:
+            claim = self._claims.get(index)
+            return claim.digest if claim is not None and index not in self._unproven else None
+
     def unproven(self, index: int) -> bytes | None:
         """The digest that a piece of an earlier run has to have; None when there is nothing to prove."""
         with self._lock:
@@ -126,14 +135,6 @@ class PartialFile:
         """A piece of an earlier run was read and is right."""
         with self._lock:
             self._unproven.discard(index)
-
-    def retract(self, index: int) -> None:
-        """A piece of an earlier run was read and is wrong: it is missing again, also for the next start."""
-        with self._flushing, self._lock:
-            self._claims.pop(index, None)
-            self._unproven.discard(index)
-            if self._journal is not None:
-                self._journal.start(self._claims)
 
     def piece_digest(self, index: int) -> bytes:
         """The xxh3-128 of a finished piece. Raises KeyError for one that is not."""

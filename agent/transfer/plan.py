@@ -2,14 +2,15 @@
 
 Files are worked on one after the other, the largest first, and the pieces of a file in ascending order: that keeps the
 finished prefix close behind the arriving bytes (see `agent.transfer.hashing`), and leaves the small files, which spread
-well, for the end. When the workers outrun the pieces of one file, they go on with the next.
+well, for the end. When the workers outrun the pieces of one file, they go on with the next. Among peers the order is a
+little different on each node (`follow`), so that they do not all want the same piece of the same peer.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
-from heapq import heapify, heappop, heappush
+from collections.abc import Iterable, Iterator, Sequence
+from heapq import heappop, heappush
 from typing import NamedTuple
 
 from agent.transfer.cancel import CancelToken
@@ -24,11 +25,13 @@ class Work(NamedTuple):
 
 
 class _File:
-    __slots__ = ("order", "pieces", "streaming", "todo", "under_way")
+    __slots__ = ("ascending", "order", "pieces", "streaming", "todo", "under_way")
 
     def __init__(self, order: int) -> None:
         self.order = order
-        self.todo: list[int] = []
+        self.todo: set[int] = set()
+        self.ascending: list[int] = []
+        """The same, and some that are done meanwhile; a heap."""
         self.pieces = 0
         self.streaming = False
         self.under_way = 0
@@ -44,16 +47,26 @@ class Plan:
         self._ready: list[int] = []
         """Order numbers of files that may have something to do; a heap."""
         self._open = set(keys)
+        self._walk: Iterator[tuple[str, int]] = iter(())
 
     def add(self, key: str, missing: Iterable[int], pieces: int) -> None:
         """The `missing` pieces of a file of `pieces` pieces are to be fetched."""
         with self._condition:
             file = self._files[key]
             file.pieces = pieces
-            file.todo = sorted(set(missing) | set(file.todo))
-            heapify(file.todo)
+            for index in set(missing) - file.todo:
+                file.todo.add(index)
+                heappush(file.ascending, index)
             heappush(self._ready, file.order)
             self._condition.notify_all()
+
+    def follow(self, walk: Iterator[tuple[str, int]]) -> None:
+        """Gives the pieces (key, number) out in this order first; those that are not to be fetched are passed over.
+
+        Drawn from lazily. What is left or comes back afterwards is given out in the normal order.
+        """
+        with self._condition:
+            self._walk = walk
 
     def stream(self, key: str) -> None:
         """Only the whole file can be had: from now on it is given out as one piece of work."""
@@ -94,6 +107,12 @@ class Plan:
             self._condition.notify_all()
 
     def _take(self) -> Work | None:
+        for key, index in self._walk:
+            file = self._files[key]
+            if index in file.todo and not file.streaming:
+                file.todo.discard(index)
+                file.under_way += 1
+                return Work(key, index, index + 1)
         while self._ready:
             key = self._order[self._ready[0]]
             file = self._files[key]
@@ -103,8 +122,12 @@ class Plan:
             file.under_way += 1
             if file.streaming:
                 file.todo.clear()
+                file.ascending.clear()
                 return Work(key, 0, file.pieces)
-            first = heappop(file.todo)
+            first = heappop(file.ascending)
+            while first not in file.todo:  # was given out in another order
+                first = heappop(file.ascending)
+            file.todo.discard(first)
             return Work(key, first, first + 1)
         return None
 

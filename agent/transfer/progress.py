@@ -24,8 +24,8 @@ class Progress(NamedTuple):
     """Bytes and files of one model. All but `fetched_bytes` count what was there before the download as well.
 
     `received_bytes` are on this node (also pieces of an earlier run and blobs of other models), `verified_bytes` were read
-    for their digest, `fetched_bytes` came from a source during this call (more than the model when something was fetched
-    twice). `received_bytes` may go down when pieces turn out to be bad.
+    for their digest, `fetched_bytes` came over the network during this call (more than the model when something was fetched
+    twice), `peer_bytes` of them from other agents. `received_bytes` may go down when pieces turn out to be bad.
     """
 
     total_bytes: int
@@ -35,6 +35,7 @@ class Progress(NamedTuple):
     total_files: int
     done_files: int
     waiting: Waiting | None
+    peer_bytes: int = 0
 
 
 class Meter:

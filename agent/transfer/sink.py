@@ -16,6 +16,7 @@ import xxhash
 from agent.store.errors import io_errors
 from agent.transfer.hashing import FileDigest
 from agent.transfer.partial import PartialFile
+from agent.transfer.source import PieceMismatch
 
 
 class BufferPool:
@@ -69,6 +70,7 @@ class PieceSink:
         self.position = offset
         self._flushed = offset
         self._piece_digest = xxhash.xxh3_128()
+        self._expected: bytes | None = None
         if offset == self.start:
             self._digest = self._empty_digest.copy() if self._empty_digest is not None else None
         if offset < self.end:
@@ -88,7 +90,7 @@ class PieceSink:
         return self._buffer[used : min(len(self._buffer), self._piece.end - self._flushed)]
 
     def filled(self, count: int) -> None:
-        """See Sink. Writes when the buffer is full or the piece complete. Raises StoreIOError."""
+        """See Sink. Writes when the buffer is full or the piece complete. Raises StoreIOError, PieceMismatch."""
         if not 0 <= count <= self._piece.end - self.position:
             raise ValueError(f"{count} bytes at {self.position} are more than piece {self._piece.number} has left")
         self.position += count
@@ -99,6 +101,10 @@ class PieceSink:
             self.flush()
         if self.position == self._piece.end:
             if not self._skip:
+                if self._expected not in (None, self._piece_digest.digest()):
+                    self._received(self._piece.start - self.position)
+                    self._enter(self._piece.start)
+                    raise PieceMismatch
                 with io_errors("write the journal of", self._partial.data):
                     self._partial.finish(self._piece.number, self._piece_digest.digest())
                 self._finished(self._piece.number)
@@ -127,6 +133,10 @@ class PieceSink:
             if self._buffer is not None:
                 self._buffers.give_back(self._buffer)
                 self._buffer = None
+
+    def expect(self, digest: bytes) -> None:
+        """See Sink."""
+        self._expected = digest
 
     def restart(self) -> None:
         """See Sink. Pieces that were completed stay; a piece half done begins anew."""

@@ -2,21 +2,27 @@
 
 A `PieceSource` pushes the bytes of a range into a `Sink`, from `sink.position` on, and returns when the sink is full. It may
 fail at any point with a retryable `SourceError`: what the sink has got stays, and the next source, which may be another one
-(see `Router`), goes on from there. A source that finds out that it sent something wrong calls `sink.restart`.
+(see `Overlay`), goes on from there. A source that finds out that it sent something wrong calls `sink.restart`.
 
 The sink hands out its own buffer to be filled, so that bytes go from the socket to the file without a copy in between.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator, Sequence
 from typing import Protocol
 
 from agent.transfer.cancel import CancelToken
+from agent.transfer.partial import PartialFile
 from modelcache.manifest import ManifestFile
 
 
 class RangesIgnored(Exception):
     """The source can only send a whole file, from its beginning."""
+
+
+class PieceMismatch(Exception):
+    """A piece is complete and is not what its sender said (see `Sink.expect`)."""
 
 
 class Sink(Protocol):
@@ -49,6 +55,10 @@ class Sink(Protocol):
         """Forgets everything: position = start."""
         ...
 
+    def expect(self, digest: bytes) -> None:
+        """The piece under way has to have this xxh3-128: `filled` raises PieceMismatch, and forgets it, if it has not."""
+        ...
+
 
 class PieceSource(Protocol):
     """Somewhere to read files of a manifest from. Used by several threads at once."""
@@ -66,28 +76,68 @@ class PieceSource(Protocol):
         ...
 
 
-class Router(Protocol):
-    """Chooses who is asked for a piece. Used by several threads at once."""
+class Overlay(Protocol):
+    """Others that take part in the download of one model: the seam for peers (`agent.peers`).
 
-    def choose(self, file: ManifestFile, piece: int, failures: int) -> PieceSource:
-        """The source of piece number `piece`, after so many attempts in a row that brought nothing."""
+    Told about every file under way, so that it can be given to them as it arrives. Used by several threads at once.
+    """
+
+    @property
+    def workers(self) -> int:
+        """How many pieces to have under way at once; most of them wait for somebody."""
         ...
 
-    def distrust(self, file: ManifestFile) -> None:
-        """All pieces of `file` are there and it is not what the manifest says. It will be fetched once more."""
+    def join(self, origin: PieceSource) -> PieceSource:
+        """The source to read from instead of `origin`, which is one of those that it reads from."""
+        ...
+
+    def walk(self, pieces: Sequence[tuple[ManifestFile, int]]) -> Iterator[int]:
+        """The order in which to set out for `pieces` (file, number): positions in the sequence, each once. Lazy."""
+        ...
+
+    def begin(self, file: ManifestFile, partial: PartialFile) -> None:
+        """`file` is being fetched into `partial`."""
+        ...
+
+    def arrived(self, file: ManifestFile) -> None:
+        """A piece of `file` is finished."""
+        ...
+
+    def end(self, file: ManifestFile) -> None:
+        """`file` is not being fetched any more: it is a blob, or the download ends."""
+        ...
+
+    def suspects(self, file: ManifestFile, cancel: CancelToken) -> Collection[int]:
+        """`file` is complete and wrong: the pieces to fetch again, from other places. Empty: it has no idea (any more).
+
+        May ask peers, and so block. Raises Cancelled.
+        """
         ...
 
 
-class OriginRouter:
-    """Asks one source for everything."""
+class Alone:
+    """Nobody else takes part: everything comes from the origin, in the order of the plan."""
 
-    def __init__(self, origin: PieceSource) -> None:
-        self._origin = origin
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
 
-    def choose(self, file: ManifestFile, piece: int, failures: int) -> PieceSource:
-        """See Router."""
-        return self._origin
+    def join(self, origin: PieceSource) -> PieceSource:
+        """See Overlay."""
+        return origin
 
-    def distrust(self, file: ManifestFile) -> None:
-        """See Router."""
-        self._origin.forget(file)
+    def walk(self, pieces: Sequence[tuple[ManifestFile, int]]) -> Iterator[int]:
+        """See Overlay."""
+        return iter(())
+
+    def begin(self, file: ManifestFile, partial: PartialFile) -> None:
+        """See Overlay."""
+
+    def arrived(self, file: ManifestFile) -> None:
+        """See Overlay."""
+
+    def end(self, file: ManifestFile) -> None:
+        """See Overlay."""
+
+    def suspects(self, file: ManifestFile, cancel: CancelToken) -> Collection[int]:
+        """See Overlay."""
+        return ()

@@ -9,6 +9,9 @@ MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 """Of one message in either direction, on both sides. gRPC's default of 4 MiB ends a stream whose desired state names about
 10,000 models, or whose report names the digests of some 20,000 files."""
 
+_LONGEST = 300
+"""Characters of an address; a host name has at most 253 (RFC 1035)."""
+
 
 class AddressError(ValueError):
     """An address cannot be used; the message is the end of a sentence that begins with the name of the setting."""
@@ -46,3 +49,11 @@ def parse_address(text: str, *, any_port: bool = False) -> Address:
     if int(port) == 0 and not any_port:
         raise AddressError(f"is {text!r}; the port has to be from 1 to 65535")
     return Address(host, int(port))
+
+
+def is_address(text: str) -> bool:
+    """Whether somebody else's `text` can be the address of a server."""
+    try:
+        return len(text) <= _LONGEST and parse_address(text) is not None
+    except AddressError:
+        return False

@@ -154,12 +154,15 @@ class Hello(_message.Message):
     INSTANCE_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     CACHE_ROOT_FIELD_NUMBER: _builtins.int
+    PEER_ADDRESS_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     zone: _builtins.str
     instance: _builtins.str
     version: _builtins.str
     cache_root: _builtins.str
     """Absolute path of the cache on the host."""
+    peer_address: _builtins.str
+    """host:port at which this agent serves content to other agents; empty: it serves none."""
     def __init__(
         self,
         *,
@@ -168,10 +171,11 @@ class Hello(_message.Message):
         instance: _builtins.str = ...,
         version: _builtins.str = ...,
         cache_root: _builtins.str = ...,
+        peer_address: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_root", b"cache_root", "instance", b"instance", "node", b"node", "version", b"version", "zone", b"zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_root", b"cache_root", "instance", b"instance", "node", b"node", "peer_address", b"peer_address", "version", b"version", "zone", b"zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -286,6 +290,8 @@ class ModelReport(_message.Message):
     STARTED_AT_FIELD_NUMBER: _builtins.int
     READY_AT_FIELD_NUMBER: _builtins.int
     ORIGIN_BYTES_FIELD_NUMBER: _builtins.int
+    PEER_BYTES_FIELD_NUMBER: _builtins.int
+    PEER_PROBLEMS_FIELD_NUMBER: _builtins.int
     ADAPTER_FIELD_NUMBER: _builtins.int
     manifest_digest: _builtins.str
     """The manifest that this report is about: the desired one, or for a model that is not desired the one that is held."""
@@ -300,6 +306,8 @@ class ModelReport(_message.Message):
     """Revision that the symlink `current` and the node labels stand at; empty before the first. During an update the old one."""
     origin_bytes: _builtins.int
     """Bytes that were read from the source for this manifest, since it was first wanted."""
+    peer_bytes: _builtins.int
+    """Bytes that came from other agents instead, over the same time."""
     @_builtins.property
     def model(self) -> Global___ModelKey: ...
     @_builtins.property
@@ -312,6 +320,10 @@ class ModelReport(_message.Message):
     def started_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def ready_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def peer_problems(self) -> _containers.RepeatedCompositeFieldContainer[Global___PeerProblem]:
+        """Agents that served wrong content of this model, over the same time. They are not asked again for it."""
+
     @_builtins.property
     def adapter(self) -> Global___AdapterReport:
         """Present for a lora, from the moment when the agent knows of it as one."""
@@ -332,11 +344,13 @@ class ModelReport(_message.Message):
         started_at: _timestamp_pb2.Timestamp | None = ...,
         ready_at: _timestamp_pb2.Timestamp | None = ...,
         origin_bytes: _builtins.int = ...,
+        peer_bytes: _builtins.int = ...,
+        peer_problems: _abc.Iterable[Global___PeerProblem] | None = ...,
         adapter: Global___AdapterReport | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "model", b"model", "problem", b"problem", "ready_at", b"ready_at", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "bytes_done", b"bytes_done", "bytes_per_second", b"bytes_per_second", "bytes_total", b"bytes_total", "current_revision", b"current_revision", "digests", b"digests", "manifest_digest", b"manifest_digest", "model", b"model", "origin_bytes", b"origin_bytes", "phase", b"phase", "problem", b"problem", "ready_at", b"ready_at", "started_at", b"started_at", "tree_digest", b"tree_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "bytes_done", b"bytes_done", "bytes_per_second", b"bytes_per_second", "bytes_total", b"bytes_total", "current_revision", b"current_revision", "digests", b"digests", "manifest_digest", b"manifest_digest", "model", b"model", "origin_bytes", b"origin_bytes", "peer_bytes", b"peer_bytes", "peer_problems", b"peer_problems", "phase", b"phase", "problem", b"problem", "ready_at", b"ready_at", "started_at", b"started_at", "tree_digest", b"tree_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -369,6 +383,35 @@ class Problem(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Problem: _TypeAlias = Problem  # noqa: Y015
+
+@_typing.final
+class PeerProblem(_message.Message):
+    """Why an agent is not asked any more for content of a model."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    node: _builtins.str
+    reason: _builtins.str
+    """One CamelCase word, fit for an event."""
+    message: _builtins.str
+    """A sentence for the administrator."""
+    def __init__(
+        self,
+        *,
+        node: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "node", b"node", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PeerProblem: _TypeAlias = PeerProblem  # noqa: Y015
 
 @_typing.final
 class FileDigest(_message.Message):
@@ -443,6 +486,8 @@ class DesiredModel(_message.Message):
     HUB_REF_FIELD_NUMBER: _builtins.int
     TREE_DIGEST_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
+    PEERS_FIELD_NUMBER: _builtins.int
+    KEEP_PEERS_FIELD_NUMBER: _builtins.int
     ADAPTER_FIELD_NUMBER: _builtins.int
     manifest_digest: _builtins.str
     """Empty: keep whatever the node has of this model, the controller does not know yet what it should be."""
@@ -452,11 +497,19 @@ class DesiredModel(_message.Message):
     """spec.verification.checksum without `sha256:`; empty when there is none."""
     attempt: _builtins.str
     """Changes when the user asks for a failed model to be tried again."""
+    keep_peers: _builtins.bool
+    """The controller has not heard from all agents of the model since it started: peers that are known from before stay."""
     @_builtins.property
     def model(self) -> Global___ModelKey: ...
     @_builtins.property
     def credential(self) -> Global___Credential:
         """In memory only."""
+
+    @_builtins.property
+    def peers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Peer]:
+        """The other agents that should hold this manifest and serve content. They, and nobody else, may also read its content from
+        this agent.
+        """
 
     @_builtins.property
     def adapter(self) -> Global___Adapter:
@@ -471,15 +524,47 @@ class DesiredModel(_message.Message):
         hub_ref: _builtins.str = ...,
         tree_digest: _builtins.str = ...,
         attempt: _builtins.str = ...,
+        peers: _abc.Iterable[Global___Peer] | None = ...,
+        keep_peers: _builtins.bool = ...,
         adapter: Global___Adapter | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "credential", b"credential", "model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "attempt", b"attempt", "credential", b"credential", "hub_ref", b"hub_ref", "manifest_digest", b"manifest_digest", "model", b"model", "tree_digest", b"tree_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "attempt", b"attempt", "credential", b"credential", "hub_ref", b"hub_ref", "keep_peers", b"keep_peers", "manifest_digest", b"manifest_digest", "model", b"model", "peers", b"peers", "tree_digest", b"tree_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DesiredModel: _TypeAlias = DesiredModel  # noqa: Y015
+
+@_typing.final
+class Peer(_message.Message):
+    """Another agent of the same model. `complete`: it has reported the same manifest as verified."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    ZONE_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    COMPLETE_FIELD_NUMBER: _builtins.int
+    node: _builtins.str
+    zone: _builtins.str
+    address: _builtins.str
+    complete: _builtins.bool
+    def __init__(
+        self,
+        *,
+        node: _builtins.str = ...,
+        zone: _builtins.str = ...,
+        address: _builtins.str = ...,
+        complete: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "complete", b"complete", "node", b"node", "zone", b"zone"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Peer: _TypeAlias = Peer  # noqa: Y015
 
 @_typing.final
 class Credential(_message.Message):

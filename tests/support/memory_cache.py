@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from agent.peers.members import PeerAddress, PeerProblem
 from agent.ports import Cache, Fetcher
 from agent.store import BlobMissing, HubClaim, Keep, Problem, ProblemKind, PublishConflict, PublishedSnapshot
 from agent.transfer import Cancelled, Progress
@@ -162,6 +163,10 @@ class MemoryFetch:
         self.digests: dict[str, str] = {}
         """Where the content differs from what `content_digest` says, by path."""
         self.now = Progress(manifest.size, 0, 0, 0, len(manifest.files), 0, None)
+        self.peers: tuple[PeerAddress, ...] = ()
+        """The other agents of the model, as told last."""
+        self.liars: tuple[PeerProblem, ...] = ()
+        """What `peer_problems` says."""
         self._cache = cache
         self._go = threading.Event()
         self._error: Exception | None = None
@@ -201,6 +206,12 @@ class MemoryFetch:
     def progress(self) -> Progress | None:
         return self.now
 
+    def meet(self, peers: Sequence[PeerAddress]) -> None:
+        self.peers = tuple(peers)
+
+    def peer_problems(self) -> Sequence[PeerProblem]:
+        return self.liars
+
     def close(self) -> None:
         assert self.ended.is_set(), "closed while it runs"
         self.closed = True
@@ -215,8 +226,9 @@ class MemoryFetcher:
         self.automatic = automatic
         self._cache = cache
 
-    def begin(self, manifest: Manifest, credential: Credential | None) -> MemoryFetch:
+    def begin(self, manifest: Manifest, credential: Credential | None, peers: Sequence[PeerAddress]) -> MemoryFetch:
         fetch = MemoryFetch(self._cache, manifest, credential)
+        fetch.meet(peers)
         if self.automatic:
             fetch.finish()
         self.begun.append(fetch)

@@ -1,10 +1,11 @@
 """The seam for peers: pieces may come from elsewhere, chosen for each piece, with the origin behind it."""
 
 import threading
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Collection
 
-from agent.transfer import CancelToken, PieceSource, Router, Sink
-from agent.transfer.source import OriginRouter
+from agent.transfer import CancelToken, PieceSource, Sink
+from agent.transfer.source import Alone
 from modelcache.manifest import ManifestFile
 from modelcache.sources.errors import Unreachable
 from tests.support.fetching import PIECE, Fetching, content
@@ -35,22 +36,32 @@ class Peer:
                 raise Unreachable("the peer is gone", retry_after=0.0)
 
     def forget(self, file: ManifestFile) -> None:
-        raise AssertionError("only routers forget sources")
+        raise AssertionError("only the origin is forgotten")
 
 
-class Chooses(OriginRouter):
-    """A router that is one function: (origin, piece, failures) -> source."""
+class Chooses(Alone):
+    """An overlay that is one function: (origin, piece, how often this piece was tried) -> source."""
 
-    def __init__(self, origin: PieceSource, choice: Callable[[PieceSource, int, int], PieceSource]) -> None:
-        super().__init__(origin)
+    def __init__(self, choice: Callable[[PieceSource, int, int], PieceSource]) -> None:
+        super().__init__(workers=1)
         self._choice = choice
+        self._tried: Counter[int] = Counter()
+        self._origin: PieceSource | None = None
 
-    def choose(self, file: ManifestFile, piece: int, failures: int) -> PieceSource:
-        return self._choice(super().choose(file, piece, failures), piece, failures)
+    def join(self, origin: PieceSource) -> PieceSource:
+        self._origin = origin
+        return self
 
+    def read(self, file: ManifestFile, sink: Sink, cancel: CancelToken) -> None:
+        assert self._origin is not None
+        piece = sink.start // PIECE
+        tried = self._tried[piece]
+        self._tried[piece] += 1
+        self._choice(self._origin, piece, tried).read(file, sink, cancel)
 
-def routed(choice: Callable[[PieceSource, int, int], PieceSource]) -> Callable[[PieceSource], Router]:
-    return lambda origin: Chooses(origin, choice)
+    def forget(self, file: ManifestFile) -> None:
+        assert self._origin is not None
+        self._origin.forget(file)
 
 
 def test_every_piece_has_its_source(fetching: Make) -> None:
@@ -58,7 +69,7 @@ def test_every_piece_has_its_source(fetching: Make) -> None:
     data = content(8 * PIECE)
     manifest = engine.serve(("a", data))
     peer = Peer(data)
-    engine.fetch(manifest, overlay=routed(lambda origin, index, failures: peer if index % 2 else origin))
+    engine.fetch(manifest, overlay=Chooses(lambda origin, index, tried: peer if index % 2 else origin))
     assert sorted(peer.asked) == [PIECE, 3 * PIECE, 5 * PIECE, 7 * PIECE]
     assert sorted(seen.start or 0 for seen in engine.origin.seen) == [0, 2 * PIECE, 4 * PIECE, 6 * PIECE]
 
@@ -68,29 +79,32 @@ def test_another_source_goes_on_inside_the_piece(fetching: Make) -> None:
     data = content(2 * PIECE)
     manifest = engine.serve(("a", data))
     peer = Peer(data, dies_after=5000)
-    engine.fetch(manifest, overlay=routed(lambda origin, index, failures: origin if failures else peer))
+    engine.fetch(manifest, overlay=Chooses(lambda origin, index, tried: origin if tried else peer))
     assert peer.asked == [0, PIECE]
     assert [(seen.start, seen.end) for seen in engine.origin.seen] == [(5000, PIECE), (PIECE + 5000, 2 * PIECE)]
     assert engine.told[-1].fetched_bytes == len(data)
 
 
-def test_a_source_that_sends_garbage_is_told_and_everything_comes_again(fetching: Make) -> None:
+def test_only_the_pieces_under_suspicion_come_again(fetching: Make) -> None:
+    engine = fetching()
+    data = content(3 * PIECE)
+    manifest = engine.serve(("a", data))
+    peer = Peer(data[:PIECE] + bytes(PIECE) + data[2 * PIECE :])
+
+    class Suspects(Chooses):
+        def suspects(self, file: ManifestFile, cancel: CancelToken) -> Collection[int]:
+            return (1,)
+
+    engine.fetch(manifest, overlay=Suspects(lambda origin, index, tried: origin if tried else peer))
+    assert sorted(peer.asked) == [0, PIECE, 2 * PIECE]
+    assert [(seen.start, seen.end) for seen in engine.origin.seen] == [(PIECE, 2 * PIECE)]
+
+
+def test_without_a_suspicion_everything_comes_again(fetching: Make) -> None:
     engine = fetching()
     data = content(3 * PIECE)
     manifest = engine.serve(("a", data))
     peer = Peer(bytes(len(data)))
-
-    class Trusting(OriginRouter):
-        """Asks the peer until its bytes turned out to be wrong."""
-
-        trusts = True
-
-        def choose(self, file: ManifestFile, piece: int, failures: int) -> PieceSource:
-            return peer if self.trusts else super().choose(file, piece, failures)
-
-        def distrust(self, file: ManifestFile) -> None:
-            self.trusts = False
-
-    engine.fetch(manifest, overlay=Trusting)
+    engine.fetch(manifest, overlay=Chooses(lambda origin, index, tried: origin if tried else peer))
     assert sorted(peer.asked) == [0, PIECE, 2 * PIECE]
     assert engine.origin.bytes_sent == len(data)

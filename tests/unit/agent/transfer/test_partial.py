@@ -77,16 +77,16 @@ def test_a_piece_that_is_taken_back_is_missing_for_the_next_process_too(tmp_path
     file = make(tmp_path)
     fill(file, 0, 1)
     file.flush()
-    file.retract(0)
+    file.take_back([0])
     file.close()
     assert make(tmp_path).missing() == [0, 2, 3, 4]
 
 
-def test_reset_forgets_everything(tmp_path: Path) -> None:
+def test_everything_can_be_taken_back(tmp_path: Path) -> None:
     file = make(tmp_path)
     fill(file, 0, 1, 2, 3, 4)
     file.flush()
-    file.reset()
+    file.take_back(range(5))
     assert file.missing() == [0, 1, 2, 3, 4]
     file.close()
     assert make(tmp_path).missing() == [0, 1, 2, 3, 4]

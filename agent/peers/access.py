@@ -1,0 +1,41 @@
+"""Which peer may read what from this agent: nothing, but for what the controller has said.
+
+The controller lists, for each model, the agents that should hold it as well. Such a peer may read the contents of the
+model's manifest here, and nothing else: not other models, and not even that other content exists (the server answers 403
+before it looks).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from agent.peers.keys import ContentKey
+from modelcache.kube.resources import ObjectKey
+
+
+class Grant(NamedTuple):
+    """That these nodes (node -> address) may read this content (key -> size in bytes)."""
+
+    nodes: Mapping[str, str]
+    content: Mapping[ContentKey, int]
+
+
+class Access:
+    """The grants in force, by model. Set from the event loop, asked by the threads of the server."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._grants: Mapping[ObjectKey, Grant] = {}
+
+    def grant(self, grants: Mapping[ObjectKey, Grant]) -> None:
+        """From now on exactly these hold."""
+        with self._lock:
+            self._grants = dict(grants)
+
+    def find(self, node: str, key: ContentKey) -> Grant | None:
+        """The grant by which the agent of `node` may read `key`; None: it may not."""
+        with self._lock:
+            grants = self._grants
+        return next((grant for grant in grants.values() if node in grant.nodes and key in grant.content), None)

@@ -1,0 +1,127 @@
+"""Whom to ask for a piece now.
+
+The normal case is the parent in the piece's tree (see `ranking`), or, for the owner, the origin. Everything else follows
+from taking peers out of the order: a peer that is dead, lying, or has failed for this piece is left out, everybody behind
+it moves up, and whoever arrives at rank 0 is the owner now. So when an owner dies, exactly one other reads the origin.
+The list only gets shorter, so the way always ends at the origin.
+
+Before it reads the origin, an owner looks who has the piece already: agents come and go during a download, and the owner
+of today may not be the one who has read it. The former owner is among those who rank next after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence, Set
+from dataclasses import dataclass
+
+from xxhash import xxh3_128_digest
+
+from agent.peers.ranking import PeerId, PieceId, ancestors, depth
+from agent.peers.tuning import SwarmTuning
+
+
+@dataclass(frozen=True)
+class Ask:
+    """Ask this peer for the piece. When it has it under way, waiting there is fine."""
+
+    peer: PeerId
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Read the piece from the origin."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """Ask these peers which pieces they have, then decide again with the answers (whoever does not answer counts, too)."""
+
+    peers: tuple[PeerId, ...]
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Decide again after `seconds`: everybody who could be asked is busy."""
+
+    seconds: float
+
+
+Decision = Ask | Origin | Look | Wait
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What is known about one piece, by the agent that wants it.
+
+    `holders`: peers that have it, or are reading it from the origin: those that are complete, and those whose bitmap says
+    so. `looked`: peers whose bitmap is fresh. `failed`: peers that failed for this piece, in whichever way. `busy`: peers
+    that have answered that their queue is full, a moment ago. `waited`: seconds since anything about this piece has moved.
+    """
+
+    holders: Set[PeerId] = frozenset()
+    looked: Set[PeerId] = frozenset()
+    failed: Set[PeerId] = frozenset()
+    busy: Set[PeerId] = frozenset()
+    waited: float = 0.0
+
+
+def choose(
+    me: PeerId,
+    piece: PieceId,
+    ranked: Sequence[PeerId],
+    attempt: Attempt,
+    tuning: SwarmTuning,
+    *,
+    shunned: Set[PeerId] = frozenset(),
+    slow: Set[PeerId] = frozenset(),
+) -> Decision:
+    """What `me` does now to get `piece`.
+
+    `ranked`: the order of the piece among the peers of the zone and `me`. `shunned`: peers that are not asked for
+    anything (they have lied, or could not be reached lately); `slow`: those that are asked only as owners.
+    """
+    if len(attempt.failed) >= tuning.attempts:
+        return Origin()
+    usable = [peer for peer in ranked if peer == me or (peer not in shunned and peer not in attempt.failed)]
+    position = usable.index(me)
+    if attempt.waited >= patience(position, tuning):
+        return Origin()
+    above = [usable[place] for place in ancestors(position, tuning.fanout)]
+    holders = [peer for peer in usable if peer != me and peer in attempt.holders]
+    if holders:
+        return _ask_holder(me, piece, above, holders, attempt.busy, slow, tuning)
+    if not above:
+        unknown = tuple(peer for peer in usable[1 : 1 + tuning.look] if peer not in attempt.looked)
+        return Look(unknown) if unknown else Origin()
+    # A slow peer would hold up everybody below it. The owner is asked all the same: nobody else has the piece.
+    for peer in above:
+        if peer not in attempt.busy and (peer not in slow or peer == above[-1]):
+            return Ask(peer)
+    return Wait(tuning.retry)
+
+
+def patience(position: int, tuning: SwarmTuning) -> float:
+    """Seconds without progress after which the peer of rank `position` reads the origin itself.
+
+    Longer for those further down, so that a piece that is stuck is fetched by one, and the others get it from there.
+    """
+    return tuning.patience * (1 + depth(position, tuning.fanout))
+
+
+def _ask_holder(
+    me: PeerId,
+    piece: PieceId,
+    above: Sequence[PeerId],
+    holders: Sequence[PeerId],
+    busy: Collection[PeerId],
+    slow: Collection[PeerId],
+    tuning: SwarmTuning,
+) -> Decision:
+    """The parent if it has the piece, else any holder: another one for each piece and each asker, so load spreads."""
+    free = [peer for peer in holders if peer not in busy]
+    if not free:
+        return Wait(tuning.retry)
+    if above and above[0] in free and above[0] not in slow:
+        return Ask(above[0])
+    seed = f"{piece.content}\0{piece.number}\0{me}\0".encode()
+    return Ask(min(free, key=lambda peer: (peer in slow, xxh3_128_digest(seed + peer.encode()), peer)))

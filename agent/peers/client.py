@@ -1,0 +1,264 @@
+"""Asks other agents for content: one request, one answer, and a name for everything that can go wrong.
+
+The connections are those of `agent.transfer.connections`, without proxies: peers are neighbours. A peer's answer is
+untrusted like everything else; a range that was not asked for, another size or a redirect to a stranger is a broken answer,
+and a piece counts only if it has the digest that was announced for it.
+"""
+
+from __future__ import annotations
+
+import http.client
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from agent.peers.identity import own_headers, parse_via
+from agent.peers.keys import ContentKey
+from agent.peers.wire import (
+    DIGEST_HEADER,
+    MAX_ANSWER_BYTES,
+    PREFIX,
+    PROGRESS_HEADER,
+    VIA_HEADER,
+    Holding,
+    decode_holding,
+    parse_count,
+    parse_digest,
+)
+from agent.transfer.cancel import CancelToken
+from agent.transfer.clock import Clock
+from agent.transfer.connections import Connection, ConnectionPool, Origin, split_url
+from agent.transfer.limiter import TokenBucket
+from agent.transfer.pieces import Piece
+from agent.transfer.source import PieceMismatch, Sink
+from modelcache.sources.errors import SourceError
+
+CONNECT_SECONDS = 3.0
+"""Peers are near. One that takes longer is as good as dead."""
+STALL_SECONDS = 15.0
+"""Without a byte, while a piece is sent. Longer than a server holds a request."""
+_DRAIN_BYTES = 64 * 1024
+
+
+class PeerError(Exception):
+    """Base: the peer did not give what it was asked for. The message says why, without naming the peer."""
+
+
+class PeerAway(PeerError):
+    """It could not be reached, or broke off."""
+
+
+class PeerBusy(PeerError):
+    """It asks to come again: it has no place, or not yet the piece. `progress`: bytes it has read from the origin so far."""
+
+    def __init__(self, message: str, progress: int = 0) -> None:
+        super().__init__(message)
+        self.progress = progress
+
+
+class PeerStranger(PeerError):
+    """It does not know yet that we are its peer."""
+
+
+class PeerLacks(PeerError):
+    """It neither has the content nor fetches it, or answers something that cannot be used."""
+
+
+class PeerRefused(PeerError):
+    """What it has of the piece came a way that we do not accept. It may get another one."""
+
+
+class PeerSentElsewhere(PeerError):
+    """Another one has it: `address` is host:port."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(f"it sent us to {address}")
+        self.address = address
+
+
+class PeerLied(PeerError):
+    """What it sent is not what it announced, unless the piece changed under its hands: `digest` is what it announced."""
+
+    def __init__(self, message: str, digest: bytes) -> None:
+        super().__init__(message)
+        self.digest = digest
+
+
+class Received(NamedTuple):
+    """A piece that came from a peer: the nodes that it went through, from the one that read the origin to the sender."""
+
+    via: tuple[str, ...]
+    digest: bytes
+
+
+class PeerClient:
+    """One for each agent. Thread-safe."""
+
+    def __init__(self, node: str, limiter: TokenBucket, clock: Clock) -> None:
+        """`limiter` is paid for everything that is received."""
+        self._headers = {**own_headers(node), "accept-encoding": "identity"}
+        self._limiter = limiter
+        self._connections = ConnectionPool({}, clock, idle_limit=4, connect_seconds=CONNECT_SECONDS)
+
+    def close(self) -> None:
+        """Closes idle connections."""
+        self._connections.close()
+
+    def holding(
+        self, address: str, key: ContentKey, size: int, cancel: CancelToken, *, digests: bool = False
+    ) -> Holding:
+        """Which pieces a peer has. Raises PeerError, Cancelled."""
+        target = f"{PREFIX}{key}/pieces" + ("?digests" if digests else "")
+        with _Exchange(self, address, target, {}, cancel) as response:
+            _check_status(response, 200)
+            data = response.read(MAX_ANSWER_BYTES)
+        holding = decode_holding(data, size)
+        if holding is None:
+            raise PeerLacks("its answer about pieces makes no sense")
+        return holding
+
+    def fetch(
+        self,
+        address: str,
+        key: ContentKey,
+        size: int,
+        piece: Piece,
+        sink: Sink,
+        cancel: CancelToken,
+        *,
+        refuse: Callable[[bytes, Sequence[str]], bool] = lambda digest, via: False,
+        count: Callable[[int], None] = lambda count: None,
+    ) -> Received:
+        """Fills `sink`, from its position to the end of `piece`, with what a peer has of `key`.
+
+        `refuse(digest, via)` may turn a piece down before it is read. `count` is told about every byte. Raises PeerError,
+        Cancelled, and what the sink raises; what the sink got before stays there, unless the piece turned out to be wrong.
+        """
+        whole = sink.position == piece.start
+        headers = {"range": f"bytes={sink.position}-{piece.end - 1}"}
+        with _Exchange(self, address, f"{PREFIX}{key}", headers, cancel) as response:
+            _check_status(response, 206)
+            digest = parse_digest(response.headers.get(DIGEST_HEADER))
+            expected = f"bytes {sink.position}-{piece.end - 1}/{size}"
+            if digest is None or response.headers.get("Content-Range") != expected:
+                raise PeerLacks("its answer is not the range that was asked for")
+            if response.chunked or response.length != piece.end - sink.position:
+                raise PeerLacks("its answer has another length than the range that was asked for")
+            via = parse_via(response.headers.get(VIA_HEADER))
+            if refuse(digest, via):
+                raise PeerRefused("what it has of the piece is not trusted")
+            sink.expect(digest)
+            try:
+                while sink.position < piece.end:
+                    space = sink.space()
+                    space = space[: self._limiter.portion(min(len(space), piece.end - sink.position))]
+                    got = response.fp.readinto1(space)
+                    if got == 0:
+                        raise PeerAway(f"it closed the connection at byte {sink.position}")
+                    response.length -= got
+                    count(got)
+                    sink.filled(got)
+                    self._limiter.pay(got, cancel)
+            except PieceMismatch:
+                if whole:
+                    raise PeerLied("the bytes it sent do not have the digest it announced for them", digest) from None
+                # Some of the piece came from somebody else: nobody can say whose fault it is. It begins anew.
+                raise PeerBusy("a piece put together from several senders is wrong") from None
+        return Received(via, digest)
+
+
+class _Exchange:
+    """A request on a pooled connection; the connection is kept when the answer was read to its end."""
+
+    def __init__(
+        self, client: PeerClient, address: str, target: str, headers: dict[str, str], cancel: CancelToken
+    ) -> None:
+        self._pool = client._connections
+        self._headers = {**client._headers, **headers}
+        self._address = address
+        self._target = target
+        self._cancel = cancel
+        self._connection: Connection | None = None
+        self._response: http.client.HTTPResponse | None = None
+
+    def __enter__(self) -> http.client.HTTPResponse:
+        try:
+            origin, _ = split_url(f"http://{self._address}/")
+        except SourceError as error:
+            raise PeerLacks("its address makes no sense") from error
+        self._registration = self._cancel.on_cancel(self._abort)
+        self._registration.__enter__()
+        try:
+            return self._send(origin)
+        except BaseException as error:
+            self._registration.__exit__(None, None, None)
+            if self._connection is not None:
+                self._connection.close()
+            self._cancel.check()
+            if isinstance(error, OSError | http.client.HTTPException):
+                raise PeerAway(_reason(error)) from error
+            raise
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._registration.__exit__(None, None, None)
+        connection, response = self._connection, self._response
+        assert connection is not None
+        assert response is not None
+        if isinstance(error, PeerError) and response.length is not None and response.length <= _DRAIN_BYTES:
+            try:
+                response.read()
+            except (OSError, http.client.HTTPException):
+                response.will_close = True
+        if response.length == 0 and not response.isclosed():
+            response.read()
+        if response.isclosed() and not response.will_close:
+            self._pool.give_back(connection)
+        else:
+            response.close()
+            connection.close()
+        if isinstance(error, OSError | http.client.HTTPException):
+            self._cancel.check()
+            raise PeerAway(_reason(error)) from error
+
+    def _send(self, origin: Origin) -> http.client.HTTPResponse:
+        fresh = False
+        while True:
+            self._connection = connection = self._pool.take(origin, fresh=fresh)
+            try:
+                connection.connect(STALL_SECONDS)
+                self._cancel.check()
+                self._response = connection.get(self._target, self._headers)
+            except (OSError, http.client.HTTPException) as error:
+                connection.close()
+                self._cancel.check()
+                if not connection.reused or isinstance(error, TimeoutError):
+                    raise
+                fresh = True  # a kept-alive connection that the peer had closed
+            else:
+                return self._response
+
+    def _abort(self) -> None:
+        if self._connection is not None:
+            self._connection.abort()
+
+
+def _check_status(response: http.client.HTTPResponse, wanted: int) -> None:
+    status = response.status
+    if status == wanted:
+        return
+    if status == 307:
+        location = response.headers.get("Location", "")
+        host = location.removeprefix("http://").partition("/")[0]
+        if not location.startswith("http://") or not host:
+            raise PeerLacks("it sent us to an address that is none")
+        raise PeerSentElsewhere(host)
+    if status == 503:
+        raise PeerBusy("it asks to come again", parse_count(response.headers.get(PROGRESS_HEADER)))
+    if status == 403:
+        raise PeerStranger("it does not know us as its peer")
+    raise PeerLacks(f"it answered {status}")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return "nothing came for too long"
+    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__

@@ -1,0 +1,215 @@
+"""What this agent can give to others: blobs, and the finished pieces of files that are still on their way.
+
+A download registers each file it works on (`begin`), tells when a piece is there (`arrived`), and takes the file back when
+it ends (`end`). The file then usually is a blob, under another name but with the same inode: whoever has it open goes on
+reading, and whoever opens it in between finds it in one of the two places, because it is looked for in the old one first.
+
+A piece that was taken over from an earlier run and not read since is not offered: its journal may be wrong, and the wrong
+bytes would be blamed on us.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from agent.peers.keys import ContentKey
+from agent.peers.wire import DIGEST_BYTES, Holding
+from agent.store import Store
+from agent.store.records import git_alias
+from agent.transfer.partial import PartialFile
+from agent.transfer.pieces import piece_count
+
+
+@dataclass(frozen=True)
+class Content:
+    """One content that is here, at least in part."""
+
+    size: int
+    piece_bytes: int
+    complete: bool
+    """Whether it was checked with the digest of the whole."""
+    digest: Callable[[int], bytes | None]
+    """The xxh3-128 of a piece; None while the piece is not here."""
+    via: Callable[[int], tuple[str, ...]]
+    """The nodes that a piece went through before it came here; empty when it was read from the origin, or checked since."""
+    reading: frozenset[int]
+    """The pieces that are just being read from the origin."""
+    open: Callable[[], int]
+    """A new descriptor for reading; the caller closes it. Raises OSError."""
+
+    def holding(self, *, digests: bool) -> Holding:
+        """Which pieces there are."""
+        here = {
+            index: digest
+            for index in range(piece_count(self.size, self.piece_bytes))
+            if (digest := self.digest(index)) is not None
+        }
+        return Holding(
+            self.size, self.piece_bytes, frozenset(here), self.reading, self.complete, here if digests else {}
+        )
+
+
+class Arriving:
+    """A file on its way, as its download describes it. `progress()` are the bytes that the download got from the origin."""
+
+    def __init__(self, partial: PartialFile, progress: Callable[[], int]) -> None:
+        self.partial = partial
+        self.progress = progress
+        self._lock = threading.Lock()
+        self._via: dict[int, tuple[str, ...]] = {}
+        self._reading: Counter[int] = Counter()
+
+    def came(self, index: int, via: Sequence[str]) -> None:
+        """A piece comes from a peer, through these nodes (empty: from the origin)."""
+        with self._lock:
+            self._via[index] = tuple(via)
+
+    def via(self, index: int) -> tuple[str, ...]:
+        """Where a piece comes from; empty: from the origin."""
+        with self._lock:
+            return self._via.get(index, ())
+
+    @contextlib.contextmanager
+    def reads(self, index: int) -> Iterator[None]:
+        """A piece is, or is about to be, read from the origin."""
+        with self._lock:
+            self._reading[index] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._reading[index] -= 1
+
+    def reading(self) -> frozenset[int]:
+        """The pieces of which that is so."""
+        with self._lock:
+            return frozenset(+self._reading)
+
+
+class Holdings:
+    """Thread-safe."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._changed = threading.Condition()
+        self._arriving: dict[ContentKey, Arriving] = {}
+        self._computing = threading.Lock()
+        self._closed = False
+
+    # For downloads
+
+    def begin(self, keys: Sequence[ContentKey], file: Arriving) -> None:
+        """`file` is going to have this content."""
+        with self._changed:
+            for key in keys:
+                self._arriving[key] = file
+
+    def arrived(self) -> None:
+        """A piece of something is finished."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def end(self, keys: Sequence[ContentKey], file: Arriving) -> None:
+        """The file is a blob now, or given up."""
+        with self._changed:
+            for key in keys:
+                if self._arriving.get(key) is file:
+                    del self._arriving[key]
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Nobody has to wait any longer."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    # For the server
+
+    def find(self, key: ContentKey, size: int) -> Content | None:
+        """What is here of `key`; None when it is neither here nor on its way. Raises StoreError."""
+        with self._changed:
+            file = self._arriving.get(key)
+        return self._of_arriving(key, file) if file is not None else self._of_blob(key, size)
+
+    def is_blob(self, key: ContentKey, size: int) -> bool:
+        """Whether the whole content is here, checked."""
+        return self._of_blob(key, size) is not None
+
+    def progress(self, key: ContentKey) -> int:
+        """Bytes that the download which `key` is part of got from the origin; 0 when there is none."""
+        with self._changed:
+            file = self._arriving.get(key)
+        return file.progress() if file is not None else 0
+
+    def wait_for(self, key: ContentKey, size: int, index: int, seconds: float) -> Content | None:
+        """`find`, as soon as piece `index` is there or nothing of it is on its way any more; at last after `seconds`."""
+        deadline = time.monotonic() + seconds
+        with self._changed:
+            while True:
+                file = self._arriving.get(key)
+                left = deadline - time.monotonic()
+                if file is None or self._closed or left <= 0 or file.partial.proven_digest(index) is not None:
+                    break
+                self._changed.wait(left)
+        return self.find(key, size)
+
+    def _of_arriving(self, key: ContentKey, file: Arriving) -> Content:
+        partial = file.partial
+
+        def opened() -> int:
+            with contextlib.suppress(FileNotFoundError):
+                return os.open(partial.data, _FLAGS)
+            # It has become a blob since we looked.
+            blob = self._of_blob(key, partial.size)
+            if blob is None:
+                raise FileNotFoundError(errno.ENOENT, "given up, or just becoming a blob", str(partial.data))
+            return blob.open()
+
+        return Content(
+            size=partial.size,
+            piece_bytes=partial.piece_bytes,
+            complete=False,
+            digest=partial.proven_digest,
+            via=file.via,
+            reading=file.reading(),
+            open=opened,
+        )
+
+    def _of_blob(self, key: ContentKey, size: int) -> Content | None:
+        algorithm, _, digest = key.partition(":")
+        sha256 = digest if algorithm == "sha256" else self._store.blob_for(git_alias(digest, size))
+        row = self._store.blob(sha256) if sha256 is not None else None
+        if sha256 is None or row is None or row.size != size:
+            return None
+        known = self._store.pieces(sha256) if row.verified_at is not None else None
+        if known is None:
+            # Taken over from the disk by recovery: read once before anybody relies on it, and its digests are kept.
+            with self._computing:
+                known = self._store.pieces(sha256) if self._store.verify_blob(sha256) else None
+        if known is None:
+            return None
+        piece_bytes, digests = known
+        path = self._store.paths.blob(sha256)
+
+        def digest_of(index: int) -> bytes:
+            return digests[index * DIGEST_BYTES : (index + 1) * DIGEST_BYTES]
+
+        return Content(
+            size=row.size,
+            piece_bytes=piece_bytes,
+            complete=True,
+            digest=digest_of,
+            via=lambda index: (),
+            reading=frozenset(),
+            open=lambda: os.open(path, _FLAGS),
+        )
+
+
+_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW

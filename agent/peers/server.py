@@ -1,0 +1,315 @@
+"""Serves content to other agents: threads, blocking sockets, and `sendfile` from the page cache (see `agent.peers.wire`).
+
+`benchmarks/data_plane.py` compares this with its alternatives. A thread costs some 100 KiB of memory and nothing while it
+waits, and there are few: connections are capped, and so are the uploads among them. A request for a piece that is still
+arriving waits here, so that the asker need not poll and gets it at the first possible moment.
+
+A peer is trusted no further than the controller's word goes. What it sends is parsed by `agent.peers.wire`, never becomes a
+path, and cannot make this process hold much: headers are bounded by `http.server` (64 KiB a line, 100 lines), a body is
+never read, a connection that is silent or takes bytes too slowly is closed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import socket
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import MappingProxyType
+from typing import Any, cast
+
+from agent.peers.access import Access, Grant
+from agent.peers.admission import Absent, Busy, Have, Hold, Redirect, Serve
+from agent.peers.holdings import Content, Holdings
+from agent.peers.identity import peer_node
+from agent.peers.keys import ContentKey
+from agent.peers.ranking import PeerId, PieceId
+from agent.peers.tuning import DEFAULT_TUNING, SwarmTuning
+from agent.peers.uploads import Uploads
+from agent.peers.wire import (
+    DIGEST_HEADER,
+    PREFIX,
+    PROGRESS_HEADER,
+    VIA_HEADER,
+    Ask,
+    BadRequest,
+    encode_holding,
+    parse_request,
+)
+from agent.store import StoreError
+from agent.transfer.cancel import CancelToken
+from agent.transfer.errors import Cancelled
+from agent.transfer.limiter import TokenBucket
+from agent.transfer.pieces import piece_at
+
+_log = logging.getLogger(__name__)
+
+SEND_BYTES = 1024 * 1024
+SLOWEST = 64 * 1024
+"""Bytes per second. A peer that takes less blocks a place for longer than it is worth."""
+MAX_HEADER_BYTES = 8 * 1024
+"""Of one line; ours are below 200. (`http.server` stops at 64 KiB.)"""
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """How much is given to others."""
+
+    connections: int = 256
+    idle_seconds: float = 60.0
+    """A connection without a request, or without progress, is closed after this."""
+
+
+class PeerServer:
+    """Listens from the beginning until `close`."""
+
+    def __init__(
+        self,
+        node: str,
+        host: str,
+        port: int,
+        holdings: Holdings,
+        access: Access,
+        limiter: TokenBucket,
+        tuning: SwarmTuning = DEFAULT_TUNING,
+        settings: ServerSettings = ServerSettings(),
+    ) -> None:
+        """Raises OSError when the address cannot be had. `limiter` is paid for everything that is sent."""
+        self.node = node
+        self.holdings = holdings
+        self.access = access
+        self.limiter = limiter
+        self.settings = settings
+        self.tuning = tuning
+        self.uploads = Uploads(tuning)
+        self.closing = CancelToken()
+        self._listener = _Listener((host, port), self)
+        self._thread = threading.Thread(
+            target=self._listener.serve_forever, args=(0.1,), name="peer server", daemon=True
+        )
+        self._thread.start()
+
+    @property
+    def port(self) -> int:
+        """The one it got."""
+        return int(self._listener.server_address[1])
+
+    def close(self) -> None:
+        """Stops listening and breaks all connections."""
+        self.closing.cancel()
+        self.holdings.close()
+        self._listener.shutdown()
+        self._listener.server_close()
+        self._listener.close_connections()
+        self._thread.join()
+
+
+class _Listener(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 128
+    allow_reuse_address = True
+
+    def __init__(self, address: tuple[str, int], server: PeerServer) -> None:
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        self.peers = server
+        self._lock = threading.Lock()
+        self._connections: set[socket.socket] = set()
+        super().__init__(address, _Handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self._lock:
+            full = len(self._connections) >= self.peers.settings.connections
+            if not full:
+                self._connections.add(request)
+        if full:
+            # Closed without an answer: writing one could block the thread that accepts connections.
+            self.shutdown_request(request)
+            return
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        with self._lock:
+            self._connections.discard(request)
+        super().shutdown_request(request)
+
+    def close_connections(self) -> None:
+        with self._lock:
+            connections = list(self._connections)
+        for connection in connections:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        _log.warning("a request of %s failed", client_address[0], exc_info=True)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server_version = "modelcache"
+    sys_version = ""
+    disable_nagle_algorithm = True
+    wbufsize = -1
+    """Buffered: the head of an answer goes out in one segment, flushed before the body."""
+
+    def setup(self) -> None:
+        self.peers = cast(_Listener, self.server).peers
+        super().setup()
+        self.connection.settimeout(self.peers.settings.idle_seconds)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        _log.debug("%s %s", self.client_address[0], format % args)
+
+    def handle_one_request(self) -> None:
+        try:
+            super().handle_one_request()
+        except (ConnectionError, TimeoutError):
+            self.close_connection = True  # the peer has gone, or does not take what it asked for
+
+    def do_GET(self) -> None:
+        """Answers one request."""
+        headers = {name.title(): value for name, value in self.headers.items()}
+        if any(len(value) > MAX_HEADER_BYTES for value in headers.values()):
+            return self._refuse(431, "a header is too long")
+        if "Transfer-Encoding" in headers or headers.get("Content-Length", "0") != "0":
+            self.close_connection = True
+            return self._refuse(400, "a request has no body")
+        try:
+            ask = parse_request(self.path, headers.get("Range"))
+        except BadRequest as error:
+            return self._refuse(400, str(error))
+        node = peer_node(headers)
+        grant = self.peers.access.find(node, ask.key) if node is not None else None
+        if node is None or grant is None:
+            return self._refuse(403, "the controller has not said that this node may read this content here")
+        try:
+            if ask.about_pieces:
+                return self._tell_pieces(ask, grant)
+            return self._serve(ask, grant, node)
+        except StoreError as error:
+            _log.warning("cannot serve %s: %s", ask.key, error)
+            return self._later(ask.key, self.peers.tuning.retry)
+
+    def _tell_pieces(self, ask: Ask, grant: Grant) -> None:
+        content = self.peers.holdings.find(ask.key, grant.content[ask.key])
+        if content is None:
+            return self._refuse(404, "not here")
+        body = encode_holding(content.holding(digests=ask.digests))
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+        return None
+
+    def _serve(self, ask: Ask, grant: Grant, node: str) -> None:
+        content = self.peers.holdings.find(ask.key, grant.content[ask.key])
+        if content is None:
+            return self._refuse(404, "not here")
+        index = ask.first // content.piece_bytes
+        if ask.last >= content.size or index != ask.last // content.piece_bytes:
+            return self._refuse(416, f"not within one piece of {content.piece_bytes} bytes")
+        piece = PieceId(ask.key, index)
+        for last in (False, True):
+            # In this order: a piece that is just being fetched again must not be said to come from where the next one does.
+            via = content.via(index)
+            digest = content.digest(index)
+            have = Have.YES if digest is not None else Have.UNDER_WAY
+            answer = self.peers.uploads.decide(PeerId(node), piece, have, grant.nodes, last=last)
+            match answer:
+                case Serve():
+                    assert digest is not None
+                    try:
+                        return self._send_piece(ask, content, index, digest, via, node)
+                    finally:
+                        self.peers.uploads.finished()
+                case Redirect(peer):
+                    return self._redirect(ask, grant.nodes[peer])
+                case Busy(seconds):
+                    return self._later(ask.key, seconds)
+                case Hold(seconds):
+                    found = self._hold(ask, content, index, have, seconds)
+                    if found is None:
+                        return self._refuse(404, "not here any more")
+                    content = found
+                case Absent():
+                    return self._refuse(404, "not here")
+        raise AssertionError("a request is held once")
+
+    def _hold(self, ask: Ask, content: Content, index: int, have: Have, seconds: float) -> Content | None:
+        """Waits until the piece is here and there is a place for it; what is here of the content then."""
+        deadline = time.monotonic() + seconds
+        try:
+            found = self.peers.holdings.wait_for(ask.key, content.size, index, seconds)
+            self.peers.uploads.wait(deadline - time.monotonic())
+        finally:
+            self.peers.uploads.waited(have)
+        return found
+
+    def _send_piece(
+        self, ask: Ask, content: Content, index: int, digest: bytes, via: tuple[str, ...], node: str
+    ) -> None:
+        try:
+            descriptor = content.open()
+        except OSError:
+            return self._later(ask.key, 0.1)
+        try:
+            count = ask.last - ask.first + 1
+            self.send_response(206)
+            self.send_header("Content-Type", "application/octet-stream")
+            self.send_header("Content-Length", str(count))
+            self.send_header("Content-Range", f"bytes {ask.first}-{ask.last}/{content.size}")
+            self.send_header(DIGEST_HEADER, digest.hex())
+            self.send_header(VIA_HEADER, ",".join((*via, self.peers.node)))
+            self.end_headers()
+            self.wfile.flush()
+            end = piece_at(index, content.size, content.piece_bytes).end
+            if self._send_file(descriptor, ask.first, count) and ask.last + 1 == end:
+                self.peers.uploads.has_served(PieceId(ask.key, index), PeerId(node))
+        finally:
+            os.close(descriptor)
+
+    def _send_file(self, descriptor: int, offset: int, count: int) -> bool:
+        """Whether all of it went out; if not, the connection is closed, so that the peer notices."""
+        deadline = time.monotonic() + self.peers.settings.idle_seconds + count / SLOWEST
+        limiter = self.peers.limiter
+        with open(descriptor, "rb", buffering=0, closefd=False) as file:
+            while count > 0:
+                sent = self.connection.sendfile(file, offset, limiter.portion(min(SEND_BYTES, count)))
+                if sent == 0 or time.monotonic() > deadline:
+                    self.close_connection = True
+                    return False
+                offset, count = offset + sent, count - sent
+                try:
+                    limiter.pay(sent, self.peers.closing)
+                except Cancelled:
+                    self.close_connection = True
+                    return False
+        return True
+
+    def _redirect(self, ask: Ask, address: str) -> None:
+        self.send_response(307)
+        self.send_header("Location", f"http://{address}{PREFIX}{ask.key}")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def _later(self, key: ContentKey, seconds: float) -> None:
+        progress = self.peers.holdings.progress(key)
+        headers = {"Retry-After": str(math.ceil(seconds)), PROGRESS_HEADER: str(progress)}
+        self._refuse(503, "not here yet, or too many uploads; come again", headers)
+
+    def _refuse(self, status: int, reason: str, headers: Mapping[str, str] = MappingProxyType({})) -> None:
+        body = (reason + "\n").encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "text/plain; charset=utf-8")
+        self.send_header("Content-Length", str(len(body)))
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)

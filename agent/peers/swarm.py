@@ -1,0 +1,498 @@
+"""One model's download as a member of its swarm: carries out what the pure decisions say, piece by piece.
+
+It sits between the transfer engine and the world (`agent.transfer.source.Overlay`). For every piece that a worker sets out
+for it asks `agent.peers.asking` what to do now, does it, adds what came of it to what it knows, and asks again: until the
+piece is there. Trouble with peers ends here; only the origin's errors reach the engine, which waits them out as ever.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+from agent.peers import blame
+from agent.peers.asking import Ask, Attempt, Look, Origin, Wait, choose
+from agent.peers.client import (
+    PeerAway,
+    PeerBusy,
+    PeerClient,
+    PeerError,
+    PeerLied,
+    PeerRefused,
+    PeerSentElsewhere,
+    PeerStranger,
+)
+from agent.peers.holdings import Arriving, Holdings
+from agent.peers.keys import ContentKey, key_of, keys_of
+from agent.peers.members import Members, PeerAddress, PeerProblem, View
+from agent.peers.ranking import PeerId, PieceId, rank, walk
+from agent.peers.tuning import DEFAULT_TUNING, SwarmTuning
+from agent.peers.turns import Turns, turns
+from agent.peers.wire import Holding
+from agent.transfer.cancel import CancelToken
+from agent.transfer.clock import Clock
+from agent.transfer.partial import PartialFile
+from agent.transfer.pieces import Piece
+from agent.transfer.source import PieceSource, Sink
+from modelcache.manifest import ManifestFile
+
+GRACE_SECONDS = 5.0
+"""From the beginning of a download a peer that does not know the content is taken for one that has not begun yet."""
+
+MENDING_PATIENCE = 0.05
+"""Part of the usual patience with peers for pieces that are fetched again."""
+MENDING_LIMIT = 4
+"""How often a wrong file is mended with the help of peers before everything is read from the origin."""
+
+
+class _Bad(NamedTuple):
+    """A piece that may be bad: what it was, which way it came, and whom it must not come from again."""
+
+    digest: bytes
+    via: tuple[str, ...]
+    avoided: frozenset[str]
+
+
+@dataclass
+class _File:
+    """A file under way."""
+
+    key: ContentKey
+    file: ManifestFile
+    arriving: Arriving
+    mending: int = 0
+    """How often the whole was wrong."""
+    avoided: frozenset[str] = frozenset()
+    """Nodes through which nothing of this file may come any more."""
+    bad: dict[int, _Bad] = field(default_factory=dict)
+    """Pieces that are fetched again."""
+    claims: dict[str, dict[int, bytes]] = field(default_factory=dict)
+    """The digests that nodes gave when they were asked because the whole was wrong."""
+    asked: bool = False
+    probed: bool = False
+    alone: bool = False
+    """Peers could not help: everything comes from the origin now."""
+
+
+class _Errand:
+    """What is known about a piece while one worker tries to get it."""
+
+    def __init__(self, now: float, avoided: Iterable[str]) -> None:
+        self.failed = {PeerId(node) for node in avoided}
+        self.busy: dict[PeerId, float] = {}
+        self.refused: dict[PeerId, float] = {}
+        """Peers that have the piece, but not one that we take, and until when that is to be believed."""
+        self.progress: dict[PeerId, int] = {}
+        self.moved_at = now
+        self.from_peer = False
+        """Whether what the sink has of the piece came from a peer, at least in part."""
+
+
+class Swarm:
+    """The Overlay, and the PieceSource, of one download. Thread-safe; use it once."""
+
+    def __init__(
+        self,
+        node: str,
+        zone: str,
+        peers: Iterable[PeerAddress],
+        *,
+        client: PeerClient,
+        holdings: Holdings,
+        clock: Clock,
+        connections: int,
+        tuning: SwarmTuning = DEFAULT_TUNING,
+    ) -> None:
+        """`connections`: pieces that are read from the origin at a time when there is nobody else."""
+        self._me = PeerId(node)
+        self._client = client
+        self._holdings = holdings
+        self._clock = clock
+        self._connections = connections
+        self._tuning = tuning
+        # Agents that mend the same file may wait for each other's pieces in a circle.
+        self._mending_tuning = replace(tuning, patience=tuning.patience * MENDING_PATIENCE)
+        self._members = Members(zone, clock, tuning)
+        self._members.update(peers)
+        self._began = clock.monotonic()
+        self._turns = Turns()
+        self._lock = threading.Lock()
+        self._files: dict[str, _File] = {}
+        self._looks: dict[tuple[PeerId, ContentKey], tuple[float, Holding | None]] = {}
+        self._origin: PieceSource | None = None
+        self._peer_bytes = 0
+        self._origin_bytes = 0
+
+    # What others see
+
+    def update(self, peers: Iterable[PeerAddress]) -> None:
+        """These are the other agents of the model now."""
+        self._members.update(peers)
+
+    @property
+    def peer_bytes(self) -> int:
+        """Bytes that came from peers."""
+        return self._peer_bytes
+
+    def problems(self) -> tuple[PeerProblem, ...]:
+        """Peers that have sent wrong content."""
+        return self._members.problems()
+
+    # The overlay
+
+    @property
+    def workers(self) -> int:
+        """See Overlay."""
+        return max(self._tuning.workers, self._connections)
+
+    def join(self, origin: PieceSource) -> PieceSource:
+        """See Overlay."""
+        self._origin = origin
+        return self
+
+    def walk(self, pieces: Sequence[tuple[ManifestFile, int]]) -> Iterator[int]:
+        """See Overlay."""
+        named = [PieceId(key_of(file) or file.path, index) for file, index in pieces]
+        positions = {piece: position for position, piece in enumerate(named)}
+        for piece in walk(named, self._own_rank, self._tuning):
+            yield positions[piece]
+
+    def begin(self, file: ManifestFile, partial: PartialFile) -> None:
+        """See Overlay."""
+        key = key_of(file)
+        if key is None:
+            return
+        arriving = Arriving(partial, lambda: self._origin_bytes)
+        with self._lock:
+            self._files[file.path] = _File(key, file, arriving)
+        self._holdings.begin(keys_of(file), arriving)
+
+    def arrived(self, file: ManifestFile) -> None:
+        """See Overlay."""
+        self._holdings.arrived()
+
+    def end(self, file: ManifestFile) -> None:
+        """See Overlay."""
+        with self._lock:
+            entry = self._files.pop(file.path, None)
+        if entry is not None:
+            self._holdings.end(keys_of(file), entry.arriving)
+            # One that is given up is not compared with anything.
+            if self._holdings.is_blob(entry.key, file.size):
+                self._find_guilty(entry, verified=True)
+
+    def suspects(self, file: ManifestFile, cancel: CancelToken) -> Collection[int]:
+        """See Overlay. The stages are those of `agent.peers.blame`."""
+        with self._lock:
+            entry = self._files.get(file.path)
+        if entry is None:
+            return ()
+        self._find_guilty(entry, verified=False)
+        partial = entry.arriving.partial
+        mine = {
+            index: digest for index in range(partial.pieces) if (digest := partial.proven_digest(index)) is not None
+        }
+        via = {index: path for index in mine if (path := entry.arriving.via(index))}
+        entry.mending += 1
+        if not via or entry.mending > MENDING_LIMIT:
+            entry.alone = True
+            return ()
+        entry.avoided |= self._members.liars()
+        chosen = blame.through(via, entry.avoided)
+        if not chosen and not entry.asked:
+            entry.asked = True
+            self._ask_digests(entry, {path[0] for path in via.values()}, cancel)
+            entry.avoided |= blame.culprits(blame.disputed(mine, via, entry.claims).values())
+            chosen = blame.through(via, entry.avoided)
+        known = bool(chosen)
+        if not chosen and not entry.probed:
+            entry.probed = True
+            chosen = blame.probes(via)
+        chosen = chosen or frozenset(via)
+        for index in chosen:
+            avoided = frozenset() if known else frozenset(via[index][:1])
+            entry.bad[index] = _Bad(mine[index], via[index], avoided)
+        return chosen
+
+    # The source
+
+    def read(self, file: ManifestFile, sink: Sink, cancel: CancelToken) -> None:
+        """See PieceSource."""
+        with self._lock:
+            entry = self._files.get(file.path)
+        if entry is None:
+            return self._read_origin(file, sink, cancel)
+        partial = entry.arriving.partial
+        piece = partial.piece(sink.start // partial.piece_bytes)
+        if entry.alone or sink.end > piece.end:  # or an origin that sends whole files only
+            for index in range(piece.number, -(-sink.end // partial.piece_bytes)):
+                entry.arriving.came(index, ())
+            return self._read_origin(file, sink, cancel)
+        former = entry.bad.get(piece.number)
+        errand = _Errand(
+            self._clock.monotonic(), entry.avoided | (former.avoided if former is not None else frozenset())
+        )
+        while not self._step(entry, piece, sink, errand, cancel):
+            cancel.check()
+        return None
+
+    def forget(self, file: ManifestFile) -> None:
+        """See PieceSource."""
+        if self._origin is not None:
+            self._origin.forget(file)
+
+    # One step
+
+    def _step(self, entry: _File, piece: Piece, sink: Sink, errand: _Errand, cancel: CancelToken) -> bool:
+        """Does what is right now for one piece; whether it is there then."""
+        view = self._members.view()
+        name = PieceId(entry.key, piece.number)
+        now = self._clock.monotonic()
+        decision = choose(
+            self._me,
+            name,
+            rank(name, [*view.addresses, self._me]),
+            self._attempt(entry, piece.number, view, errand, now),
+            self._mending_tuning if piece.number in entry.bad else self._tuning,
+            shunned=view.shunned,
+            slow=view.slow,
+        )
+        match decision:
+            case Ask(peer):
+                return self._ask(peer, view.addresses[peer], entry, piece, sink, errand, cancel)
+            case Look(peers):
+                answered = [self._look(peer, view.addresses[peer], entry, cancel) for peer in peers]
+                if not all(answered):
+                    self._clock.wait(self._tuning.retry, cancel)
+                return False
+            case Wait(seconds):
+                self._clock.wait(seconds, cancel)
+                return False
+            case Origin():
+                return self._take_turn(entry, piece, sink, view, errand, cancel)
+
+    def _attempt(self, entry: _File, index: int, view: View, errand: _Errand, now: float) -> Attempt:
+        holders, looked = set(view.complete), set(view.complete)
+        with self._lock:
+            for peer in view.addresses:
+                when, holding = self._looks.get((peer, entry.key), (float("-inf"), None))
+                if now - when > self._tuning.look_seconds:
+                    continue
+                looked.add(peer)
+                fits = holding is not None and holding.piece_bytes == entry.arriving.partial.piece_bytes
+                if holding is not None and fits and (index in holding.pieces or index in holding.reading):
+                    holders.add(peer)
+        return Attempt(
+            holders=holders - {peer for peer, until in errand.refused.items() if now < until},
+            looked=looked,
+            failed=frozenset(errand.failed),
+            busy=frozenset(peer for peer, until in errand.busy.items() if now < until),
+            waited=now - errand.moved_at,
+        )
+
+    def _ask(
+        self, peer: PeerId, address: str, entry: _File, piece: Piece, sink: Sink, errand: _Errand, cancel: CancelToken
+    ) -> bool:
+        """Asks a peer, and those that it sends us to."""
+        for _ in range(self._tuning.redirects + 1):
+            try:
+                self._receive(peer, address, entry, piece, sink, errand, cancel)
+            except PeerSentElsewhere as elsewhere:
+                # Only to those that we know ourselves.
+                other = self._members.named(elsewhere.address)
+                errand.busy[peer] = self._clock.monotonic() + self._tuning.retry
+                if other is None or other in errand.failed or other in self._members.view().shunned:
+                    return False
+                peer, address = other, elsewhere.address
+            except PeerError as error:
+                if isinstance(error, PeerLied) and not self._insists(
+                    peer, address, entry, piece.number, error.digest, cancel
+                ):
+                    error = PeerAway("it is just fetching the piece again itself")
+                self._note(peer, entry, errand, error)
+                return False
+            else:
+                return True
+        return False
+
+    def _receive(
+        self, peer: PeerId, address: str, entry: _File, piece: Piece, sink: Sink, errand: _Errand, cancel: CancelToken
+    ) -> None:
+        """Fills the sink from one peer. Raises PeerError."""
+        began, position = self._clock.monotonic(), sink.position
+        former = entry.bad.get(piece.number)
+        refused = entry.avoided | self._members.liars() | (former.avoided if former is not None else frozenset())
+
+        def refuse(digest: bytes, via: Sequence[str]) -> bool:
+            if not refused.isdisjoint(via) or self._me in via[:-1]:
+                return True
+            # Before the last byte: from then on others may ask where the piece came from.
+            entry.arriving.came(piece.number, (*via[:-1], peer))
+            return False
+
+        def count(number: int) -> None:
+            errand.moved_at, errand.from_peer = self._clock.monotonic(), True
+            with self._lock:
+                self._peer_bytes += number
+
+        self._client.fetch(address, entry.key, entry.file.size, piece, sink, cancel, refuse=refuse, count=count)
+        seconds = max(self._clock.monotonic() - began, 1e-6)
+        self._members.has_succeeded(peer, (piece.end - position) / seconds)
+
+    def _insists(
+        self, peer: PeerId, address: str, entry: _File, index: int, digest: bytes, cancel: CancelToken
+    ) -> bool:
+        """Whether a peer still announces `digest` for a piece.
+
+        An honest one that was lied to itself may have begun to overwrite the piece while it was sending it.
+        """
+        try:
+            holding = self._client.holding(address, entry.key, entry.file.size, cancel, digests=True)
+        except PeerError:
+            return False
+        return holding.digests.get(index) == digest
+
+    def _note(self, peer: PeerId, entry: _File, errand: _Errand, error: PeerError) -> None:
+        """Remembers what went wrong with a peer."""
+        now = self._clock.monotonic()
+        match error:
+            case PeerBusy():
+                errand.busy[peer] = now + self._tuning.retry
+                if error.progress > errand.progress.get(peer, 0):
+                    # It is at work on what comes before our piece.
+                    errand.progress[peer] = error.progress
+                    errand.moved_at = now
+            case PeerRefused():
+                errand.busy[peer] = errand.refused[peer] = now + self._tuning.retry
+            case PeerStranger():
+                errand.busy[peer] = now + self._tuning.retry
+            case PeerLied():
+                errand.failed.add(peer)
+                self._members.has_lied(peer, f"{entry.file.path}: {error}.")
+            case PeerAway():
+                errand.failed.add(peer)
+                self._members.is_away(peer)
+            case _ if now - self._began < GRACE_SECONDS:
+                errand.busy[peer] = now + self._tuning.retry
+            case _:
+                errand.failed.add(peer)
+
+    def _look(self, peer: PeerId, address: str, entry: _File, cancel: CancelToken) -> bool:
+        """Asks a peer which pieces of the file it has; False when it should be asked again soon."""
+        holding = None
+        try:
+            holding = self._client.holding(address, entry.key, entry.file.size, cancel)
+        except PeerAway:
+            self._members.is_away(peer)
+        except PeerStranger:
+            # The controller tells one agent after the other: to read the origin now, because of that, might be for the
+            # second time.
+            if self._clock.monotonic() - self._began < GRACE_SECONDS:
+                return False
+        except PeerError:
+            pass  # it has nothing for us
+        with self._lock:
+            self._looks[peer, entry.key] = (self._clock.monotonic(), holding)
+        return True
+
+    def _take_turn(
+        self, entry: _File, piece: Piece, sink: Sink, view: View, errand: _Errand, cancel: CancelToken
+    ) -> bool:
+        """Reads a piece from the origin, unless somebody came or went while it waited for its turn."""
+        limit = turns(len(view.addresses) + 1, self._connections)
+        with entry.arriving.reads(piece.number), self._turns.turn(limit, cancel):
+            if self._members.view().generation != view.generation:
+                return False
+            if errand.from_peer:
+                # The digest of the whole piece would vouch for it, and the origin gives none: a peer's half might be wrong.
+                sink.restart()
+                errand.from_peer = False
+            entry.arriving.came(piece.number, ())
+            self._read_origin(entry.file, sink, cancel)
+        return True
+
+    def _read_origin(self, file: ManifestFile, sink: Sink, cancel: CancelToken) -> None:
+        assert self._origin is not None
+        self._origin.read(file, _Counted(sink, self._count_origin_bytes), cancel)
+
+    def _count_origin_bytes(self, count: int) -> None:
+        with self._lock:
+            self._origin_bytes += count
+
+    # Mending
+
+    def _ask_digests(self, entry: _File, nodes: Collection[str], cancel: CancelToken) -> None:
+        """Asks nodes which digests their pieces of a file have."""
+        addresses = self._members.view().addresses
+        for node in sorted(nodes):
+            address = addresses.get(PeerId(node))
+            if address is None:
+                continue
+            try:
+                holding = self._client.holding(address, entry.key, entry.file.size, cancel, digests=True)
+            except PeerError:
+                continue
+            if holding.piece_bytes == entry.arriving.partial.piece_bytes:
+                entry.claims[node] = dict(holding.digests)
+
+    def _find_guilty(self, entry: _File, *, verified: bool) -> None:
+        """Compares what was fetched again with what it was before: suspects, and drops whoever is certain to be to blame.
+
+        `verified`: the file has its digest now, so the newer piece is the right one. Before that it is so only for what
+        this agent has read from the origin itself; otherwise one of the nodes on either way is to blame.
+        """
+        ways, liars = {}, self._members.liars()
+        for index, (digest, via, _) in entry.bad.items():
+            found = entry.arriving.partial.proven_digest(index)
+            newer = entry.arriving.via(index)
+            if found is None or found == digest or not liars.isdisjoint((*via, *newer)):
+                continue
+            if verified or not newer:
+                # Whoever read the right bytes from the origin did not spoil them.
+                innocent = entry.claims.get(via[0], {}).get(index) == found
+                ways[index] = (via[1:] or via) if innocent else via
+            else:
+                ways[index] = (*via, *newer)
+        entry.avoided |= blame.culprits(ways.values())
+        for node in blame.convicted(ways.values()) - {self._me}:
+            pieces = sorted(index for index, way in ways.items() if node in way)
+            message = f"{entry.file.path}: {len(pieces)} pieces that came through it, the first of them {pieces[0]}, were not "
+            self._members.has_lied(PeerId(node), message + "what the origin has.")
+
+    def _own_rank(self, piece: PieceId) -> int:
+        return rank(piece, [*self._members.view().addresses, self._me]).index(self._me)
+
+
+class _Counted:
+    """A Sink that tells how much goes into it."""
+
+    def __init__(self, sink: Sink, count: Callable[[int], None]) -> None:
+        self._sink = sink
+        self._count = count
+
+    @property
+    def start(self) -> int:
+        return self._sink.start
+
+    @property
+    def end(self) -> int:
+        return self._sink.end
+
+    @property
+    def position(self) -> int:
+        return self._sink.position
+
+    def space(self) -> memoryview:
+        return self._sink.space()
+
+    def filled(self, count: int) -> None:
+        self._count(count)
+        self._sink.filled(count)
+
+    def restart(self) -> None:
+        self._sink.restart()
+
+    def expect(self, digest: bytes) -> None:
+        self._sink.expect(digest)

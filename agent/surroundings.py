@@ -1,0 +1,52 @@
+"""What the workers of a node share, and the small values in which they tell others how they are."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from random import Random
+from typing import NamedTuple
+
+from agent.failures import Failure
+from agent.ports import Cache, Fetcher
+from agent.slots import Slots
+from modelcache.kube.clock import Clock
+from modelcache.kube.resources import ObjectKey
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What all workers of a node share.
+
+    `manifest` asks the controller. `shown` is `NodeLabels.shown`. `sweep` deletes content that no model needs, now;
+    `litter` says that there may be some, for later; `swept` returns when no deletion is under way. `changed` is called
+    whenever something that others look at (view, progress, problem) may have changed. `unix` is the wall clock.
+    """
+
+    node: str
+    cache: Cache
+    fetcher: Fetcher
+    slots: Slots
+    manifest: Callable[[ObjectKey, str], Awaitable[bytes]]
+    shown: Callable[[ObjectKey], str | None]
+    sweep: Callable[[], Awaitable[None]]
+    litter: Callable[[], None]
+    swept: Callable[[], Awaitable[None]]
+    changed: Callable[[], None]
+    clock: Clock
+    unix: Callable[[], float]
+    rng: Random
+
+
+class Trouble(NamedTuple):
+    """Why the model does not get on, and until when (monotonic seconds) that is accepted."""
+
+    failure: Failure
+    until: float
+
+
+class Traffic(NamedTuple):
+    """Bytes that were read from the source, and from other agents."""
+
+    origin_bytes: int
+    peer_bytes: int

@@ -1,0 +1,203 @@
+"""Several agents' transfer engines, stores and peer servers in one process: a swarm on loopback with one origin."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import xxhash
+
+from agent.peers.access import Grant
+from agent.peers.exchange import PeerExchange
+from agent.peers.holdings import Content
+from agent.peers.keys import ContentKey, sizes_in
+from agent.peers.members import PeerAddress, PeerProblem
+from agent.peers.swarm import Swarm
+from agent.peers.tuning import DEFAULT_TUNING, SwarmTuning
+from agent.store import Store
+from agent.transfer import CancelToken, Downloader, TransferSettings
+from agent.transfer.pieces import piece_at, piece_count
+from modelcache.kube.resources import ObjectKey
+from modelcache.manifest import Manifest, ManifestFile
+from modelcache.rpc.address import Address
+from modelcache.sources.base import Location
+from tests.support.fetching import PIECE, listed, manifest_of
+from tests.support.origin import Origin
+
+MODEL = ObjectKey("default", "model")
+QUICK = replace(DEFAULT_TUNING, hold=1.0, retry=0.05, cooling_base=0.2, patience=10.0)
+"""The decisions of production, with shorter waits."""
+
+
+class Member:
+    """One node of a swarm."""
+
+    def __init__(
+        self,
+        node: str,
+        root: Path,
+        locate: Callable[[ManifestFile], Location],
+        *,
+        tuning: SwarmTuning = QUICK,
+        zone: str = "zone",
+        **settings: Any,
+    ) -> None:
+        self.node = node
+        self.zone = zone
+        self.store = Store.open(root / node)
+        options: dict[str, Any] = {"piece_bytes": PIECE, "reserve_bytes": 0, "backoff_base": 0.05, **settings}
+        self.downloader = Downloader(self.store, TransferSettings(**options), environ={}, rng=random.Random(node))
+        self.exchange = PeerExchange(
+            node, self.store, Address("127.0.0.1", 0), download_limit=self.downloader.limiter, tuning=tuning, zone=lambda: zone,
+            bandwidth=options.get("bandwidth"),
+        )  # fmt: skip
+        self.cancel = CancelToken()
+        self.digests: Mapping[str, str] | None = None
+        self.error: BaseException | None = None
+        self.swarm: Swarm | None = None
+        self._locate = locate
+        self._peers: list[PeerAddress] = []
+        self._thread: threading.Thread | None = None
+
+    @property
+    def address(self) -> str:
+        return str(self.exchange.address)
+
+    def meet(self, others: Iterable[Member], manifest: Manifest, complete: Iterable[Member] = ()) -> None:
+        """What the controller would say: these are your peers."""
+        done = {member.node for member in complete}
+        self._peers = [PeerAddress(m.node, m.zone, m.address, m.node in done) for m in others if m is not self]
+        self.exchange.grant({MODEL: Grant({peer.node: peer.address for peer in self._peers}, sizes_in(manifest))})
+        if self.swarm is not None:
+            self.swarm.update(self._peers)
+
+    def start(self, manifest: Manifest) -> None:
+        """Begin the download in a thread."""
+        self._thread = threading.Thread(target=self._run, args=(manifest,))
+        self._thread.start()
+
+    def _run(self, manifest: Manifest) -> None:
+        self.swarm = self.exchange.swarm(self._peers)
+        try:
+            with self.store.hold() as hold:
+                self.digests = self.downloader.fetch(
+                    manifest, self._locate, hold=hold, cancel=self.cancel, overlay=self.swarm
+                )
+        except BaseException as error:
+            self.error = error
+
+    def finish(self, manifest: Manifest, timeout: float = 60) -> None:
+        """Wait for the download and check every byte of it."""
+        assert self._thread is not None
+        self._thread.join(timeout)
+        assert not self._thread.is_alive(), f"{self.node} did not finish"
+        if self.error is not None:
+            raise self.error
+        assert self.digests is not None
+        for file in manifest.files:
+            data = self.store.paths.blob(self.digests[file.path]).read_bytes()
+            assert hashlib.sha256(data).hexdigest() == self.digests[file.path]
+            assert file.sha256 in (None, self.digests[file.path])
+            assert len(data) == file.size
+
+    @property
+    def problems(self) -> tuple[PeerProblem, ...]:
+        return self.swarm.problems() if self.swarm is not None else ()
+
+    def die(self) -> None:
+        """Gone, as a killed process is: connections break, and nobody listens any more."""
+        self.cancel.cancel()
+        self.exchange.close()
+
+    def close(self) -> None:
+        self.cancel.cancel()
+        if self._thread is not None:
+            self._thread.join(60)
+        self.exchange.close()
+        self.downloader.close()
+        self.store.close()
+
+
+class Team:
+    """Members that know each other, and their origin."""
+
+    def __init__(self, origin: Origin, root: Path) -> None:
+        self.origin = origin
+        self.members: list[Member] = []
+        self._root = root
+
+    def serve(self, *files: tuple[str, bytes], digest: str = "sha256") -> Manifest:
+        """Puts files on the origin and lists them."""
+        for path, data in files:
+            self.origin.files[f"/{path}"] = data
+        return manifest_of(*(listed(path, data, digest=digest) for path, data in files))
+
+    def add(self, count: int, **options: Any) -> list[Member]:
+        """More members; call `introduce` for them to be known."""
+        new = [
+            Member(f"node-{len(self.members) + index}", self._root, self._locate, **options) for index in range(count)
+        ]
+        self.members += new
+        return new
+
+    def introduce(self, manifest: Manifest, complete: Sequence[Member] = ()) -> None:
+        """Everybody knows everybody."""
+        for member in self.members:
+            member.meet(self.members, manifest, complete)
+
+    def run(self, manifest: Manifest, members: Sequence[Member] | None = None) -> None:
+        """Everybody downloads and finishes."""
+        members = self.members if members is None else members
+        for member in members:
+            member.start(manifest)
+        for member in members:
+            member.finish(manifest)
+
+    def _locate(self, file: ManifestFile) -> Location:
+        return Location(self.origin.url(f"/{file.path}"), {})
+
+
+def garble(member: Member, *, honest_digest: bool) -> None:
+    """Makes the peer server of `member` send other bytes than it has: with the digest of the right ones, or of the wrong ones.
+
+    Its own copy stays as it is. The same garbage for everybody: that is harder to find than noise.
+    """
+    holdings = member.exchange.holdings
+    find = holdings.find
+
+    def lying(key: ContentKey, size: int) -> Content | None:
+        content = find(key, size)
+        return _garbled(content, honest_digest=honest_digest) if content is not None else None
+
+    holdings.find = lying  # type: ignore[method-assign]  # a peer gone bad
+
+
+def _garbled(content: Content, *, honest_digest: bool) -> Content:
+    def piece(index: int) -> bytes:
+        part = piece_at(index, content.size, content.piece_bytes)
+        descriptor = content.open()
+        try:
+            data = bytearray(os.pread(descriptor, part.end - part.start, part.start))
+        finally:
+            os.close(descriptor)
+        data[len(data) // 2] ^= 0xFF
+        return bytes(data)
+
+    def opened() -> int:
+        descriptor = os.memfd_create("garbage")
+        for index in range(piece_count(content.size, content.piece_bytes)):
+            if content.digest(index) is not None:
+                os.pwrite(descriptor, piece(index), index * content.piece_bytes)
+        return descriptor
+
+    def digest(index: int) -> bytes | None:
+        right = content.digest(index)
+        return right if right is None or honest_digest else xxhash.xxh3_128_digest(piece(index))
+
+    return replace(content, open=opened, digest=digest)

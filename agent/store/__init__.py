@@ -17,7 +17,8 @@ both; the index can be lost. Synchronous and thread-safe: call it through `async
     Removing           remove_snapshot(ns, name, snapshot), remove_model(ns, name), collect_garbage(keep) -> Removed
     Checking           quick_check(ns, name, snapshot) -> list[Problem]   lstat only, at every start
                        deep_check(ns, name, snapshot, paid) -> list[Problem]   reads everything; `paid` limits and cancels
-    Mending            drop_blob(sha256) for damaged blobs, then fetch, then restore(ns, name, snapshot)
+    Mending            verify_blob(sha256) -> whether there is good content; else fetch (it begins with `remains(sha256)`),
+                       then restore(ns, name, snapshot); relink(sha256) for a deleted blob, drop_blob(sha256) for a bad one
     For the transfer   commit_blobs([NewBlob]), verify_blob(sha256), hold()
 
 Errors are the tree in `agent.store.errors`, with StoreError at its root.
@@ -28,6 +29,7 @@ from agent.store.errors import (
     BlobMissing,
     IncompleteManifest,
     IndexFailed,
+    IndexLocked,
     NotPublished,
     PublishConflict,
     RecordError,
@@ -41,6 +43,7 @@ from agent.store.garbage import Garbage, Keep
 from agent.store.index import PublishedSnapshot
 from agent.store.records import HubClaim
 from agent.store.recovery import RecoveryReport
+from agent.store.repair import Remains
 from agent.store.store import Hold, NewBlob, Removed, Store
 
 __all__ = [
@@ -50,6 +53,7 @@ __all__ = [
     "HubClaim",
     "IncompleteManifest",
     "IndexFailed",
+    "IndexLocked",
     "Keep",
     "NewBlob",
     "NotPublished",
@@ -59,6 +63,7 @@ __all__ = [
     "PublishedSnapshot",
     "RecordError",
     "RecoveryReport",
+    "Remains",
     "Removed",
     "Store",
     "StoreError",

@@ -1,9 +1,10 @@
 """Is what is published still what was published? A cheap look without reading, and a full one.
 
-The quick check compares `lstat` with the index: a file that was truncated, replaced, rewritten, removed or turned into a
-symlink differs in size, inode, mtime or type. 20,000 files take a fraction of a second, so an agent that restarts can
-keep its labels at once. What it cannot see is a disk that returns other bytes than were written: that is what the deep
-check is for, which hashes every file again and names the damaged pieces where the piece digests are known.
+The quick check compares `lstat` with the index: a file that was truncated, replaced, rewritten, removed, made unreadable,
+given away or turned into a symlink differs in size, inode, mtime, mode, owner or type. 20,000 files take a fraction of a
+second, so an agent that restarts can keep its labels at once. What it cannot see is a disk that returns other bytes than
+were written: that is what the deep check is for, which hashes every file again and names the damaged pieces where the piece
+digests are known.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ from agent.store.index import FileRow
 
 READ_BYTES = 1 << 20
 _XXH3_128_BYTES = 16
+FILE_MODE = 0o444
+DIRECTORY_MODE = 0o755
+"""Of everything published. Owned by the agent: an owner can make a file writable again."""
 
 
 class ProblemKind(StrEnum):
@@ -32,7 +36,9 @@ class ProblemKind(StrEnum):
     MISSING = "missing"
     NOT_A_FILE = "not-a-file"
     CHANGED = "changed"
-    """Size, mtime or inode differ from the index: somebody touched it."""
+    """Size, mtime, inode, mode or owner differ from what they were: somebody touched it."""
+    UNPROVEN = "unproven"
+    """It looks as it should, but its content was found to be wrong, or nobody can say that it is right."""
     DAMAGED = "damaged"
     """The content does not have the digest that it must have."""
     UNEXPECTED = "unexpected"
@@ -68,11 +74,52 @@ def compare(place: str | Path, row: FileRow, *, copy: bool = False) -> Problem |
         ("size", row.size, found.st_size),
         ("inode", row.inode, row.inode if copy else found.st_ino),
         ("mtime in ns", row.mtime_ns, found.st_mtime_ns),
+        ("owner", os.geteuid(), found.st_uid),
     ):
         if expected != actual:
             detail = f"{what} is {actual}, was {expected}"
             return Problem(Path(place), ProblemKind.CHANGED, detail, row.sha256)
+    if stat.S_IMODE(found.st_mode) != FILE_MODE:
+        detail = f"mode is {stat.S_IMODE(found.st_mode):04o}, was {FILE_MODE:04o}"
+        return Problem(Path(place), ProblemKind.CHANGED, detail, row.sha256)
     return None
+
+
+def compare_directory(place: str) -> Problem | None:
+    """What keeps pods out of a directory, or lets others in. One that is missing shows in its files."""
+    try:
+        found = os.lstat(place)
+    except OSError:
+        return None
+    if not stat.S_ISDIR(found.st_mode):
+        return None
+    if stat.S_IMODE(found.st_mode) != DIRECTORY_MODE:
+        detail = f"mode is {stat.S_IMODE(found.st_mode):04o}, was {DIRECTORY_MODE:04o}"
+    elif found.st_uid != os.geteuid():
+        detail = f"owner is {found.st_uid}, was {os.geteuid()}"
+    else:
+        return None
+    return Problem(Path(place), ProblemKind.CHANGED, detail, "")
+
+
+def directories_of(paths: Iterable[str]) -> set[str]:
+    """The directories in which relative `paths` lie, the empty path for the top among them."""
+    found = {""}
+    for path in paths:
+        parent = path.rpartition("/")[0]
+        while parent not in found:
+            found.add(parent)
+            parent = parent.rpartition("/")[0]
+    return found
+
+
+def take_ownership(place: Path, mode: int) -> None:
+    """Gives a file or directory of ours its owner and mode back. Raises OSError."""
+    found = os.lstat(place)
+    if found.st_uid != os.geteuid():
+        os.chown(place, os.geteuid(), os.getegid(), follow_symlinks=False)
+    if stat.S_IMODE(found.st_mode) != mode:
+        place.chmod(mode)
 
 
 def judge(path: Path, row: FileRow, content: ContentDigest, pieces: bytes | None) -> Problem | None:
@@ -131,6 +178,9 @@ def digest_file(path: Path, piece_bytes: int, paid: Callable[[int], None]) -> Co
                 left = piece_bytes
         if left < piece_bytes:
             pieces += piece.digest()
+        # What was read only to be checked must not push what workers use out of memory; and the next check has to see
+        # the disk, not the cache. (Pages that a process has mapped stay.)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
     finally:
         os.close(descriptor)
     return ContentDigest(size, whole.hexdigest(), bytes(pieces))

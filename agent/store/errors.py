@@ -5,7 +5,8 @@
     ├── StoreUnusable           the root is no directory, read-only, or not one file system
     ├── StoreIOError            the file system refused an operation
     │   └── StoreFull           ... because there is no room left
-    ├── IndexFailed             SQLite refused an operation (locked by somebody else, disk error)
+    ├── IndexFailed             SQLite refused an operation (disk error, damaged file)
+    │   └── IndexLocked         ... because another process holds the database
     ├── PublishConflict         something else already lies where a snapshot should go
     ├── IncompleteManifest      a digest is missing: nothing may be published that could not be checked
     ├── RecordError             a publication record or a hub claim cannot be used
@@ -49,6 +50,10 @@ class StoreFull(StoreIOError):
 
 class IndexFailed(StoreError):
     """SQLite refused an operation on the index."""
+
+
+class IndexLocked(IndexFailed):
+    """Another process holds the database; it goes on by itself when that lets go."""
 
 
 class PublishConflict(StoreError):

@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from agent.store.errors import IndexFailed, StoreFull
+from agent.store.errors import IndexFailed, IndexLocked, StoreFull
 from agent.store.records import HubClaim, Publication
 
 SCHEMA_VERSION = 1
@@ -135,7 +135,7 @@ class Index:
                 raise IndexFailed(f"{path} is damaged: {verdict}")
         except sqlite3.Error as error:
             connection.close()
-            raise IndexFailed(f"cannot open the index {path}: {error}") from error
+            raise _failure("open", path, error) from error
         except IndexFailed:
             connection.close()
             raise
@@ -159,10 +159,7 @@ class Index:
                 if self._connection.in_transaction:
                     self._connection.rollback()
                 if isinstance(error, sqlite3.Error):
-                    message = f"cannot write the index {self._path}: {error}"
-                    if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
-                        raise StoreFull(f"{message}; free space on the file system of the cache root") from error
-                    raise IndexFailed(message) from error
+                    raise _failure("write", self._path, error) from error
                 raise
 
     def _rows(self, statement: str, *values: object) -> list[Any]:
@@ -170,7 +167,7 @@ class Index:
             try:
                 return self._connection.execute(statement, values).fetchall()
             except sqlite3.Error as error:
-                raise IndexFailed(f"cannot read the index {self._path}: {error}") from error
+                raise _failure("read", self._path, error) from error
 
     # Blobs
 
@@ -198,6 +195,23 @@ class Index:
         with self.transaction() as cursor:
             for table in ("blobs", "blob_pieces", "aliases"):
                 cursor.executemany(f"DELETE FROM {table} WHERE sha256 = ?", keys)  # noqa: S608 -- names from above
+
+    def drop_blob(self, sha256: str) -> None:
+        """Removes a blob that is damaged, but not the digests of its pieces: what is left of it is worth something."""
+        with self.transaction() as cursor:
+            cursor.execute("DELETE FROM blobs WHERE sha256 = ?", (sha256,))
+
+    def forget_pieces(self) -> None:
+        """Removes the digests of pieces of content that is neither here nor published."""
+        with self.transaction() as cursor:
+            cursor.execute(
+                "DELETE FROM blob_pieces WHERE sha256 NOT IN (SELECT sha256 FROM blobs) "
+                "AND sha256 NOT IN (SELECT sha256 FROM files)"
+            )
+
+    def blobs(self) -> list[BlobRow]:
+        """All blobs."""
+        return [BlobRow(*row) for row in self._rows("SELECT sha256, size, mtime_ns, inode, verified_at FROM blobs")]
 
     def set_pieces(self, rows: Iterable[tuple[str, int, bytes]]) -> None:
         """Remembers piece digests: (sha256 of the blob, bytes of a piece, 16 bytes xxh3-128 for each piece)."""
@@ -248,6 +262,23 @@ class Index:
             snapshot,
         )
         return [FileRow(*row) for row in rows]
+
+    def unproven_files(self, namespace: str, name: str, snapshot: str) -> list[tuple[str, str]]:
+        """The files (path, sha256) of one snapshot that are not known to have the content that they should have.
+
+        Their blob is gone, was dropped because it was damaged, was not read since, or is another file than the published
+        one: neither the same inode nor a copy of it, which has its size and mtime (see `durable.link_or_copy`).
+        """
+        rows = self._rows(
+            "SELECT f.path, f.sha256 FROM files f JOIN snapshots s ON f.snapshot_id = s.id "
+            "LEFT JOIN blobs b ON b.sha256 = f.sha256 WHERE s.namespace = ? AND s.name = ? AND s.snapshot = ? "
+            "AND (b.verified_at IS NULL OR (b.inode != f.inode AND (b.mtime_ns, b.size) != (f.mtime_ns, f.size))) "
+            "ORDER BY f.path",
+            namespace,
+            name,
+            snapshot,
+        )
+        return [(row[0], row[1]) for row in rows]
 
     def users_of(self, sha256: str) -> list[tuple[str, str, str, str]]:
         """Where a blob is published: (namespace, name, snapshot, path)."""
@@ -358,6 +389,17 @@ class Index:
         """Remembers that a hub view agrees with the claims again."""
         with self.transaction() as cursor:
             cursor.execute("DELETE FROM hub_dirty WHERE namespace = ? AND repo = ?", (namespace, repo_id))
+
+
+def _failure(doing: str, path: Path, error: sqlite3.Error) -> IndexFailed | StoreFull:
+    """What a refusal of SQLite is for the rest of the agent."""
+    message = f"cannot {doing} the index {path}: {error}"
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF  # extended codes have more above
+    if code == sqlite3.SQLITE_FULL:
+        return StoreFull(f"{message}; free space on the file system of the cache root")
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return IndexLocked(f"{message}; another process (an open sqlite3 shell?) holds it: end that")
+    return IndexFailed(message)
 
 
 def _tables(connection: sqlite3.Connection) -> set[tuple[str, str]]:

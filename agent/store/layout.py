@@ -9,7 +9,8 @@ import stat
 from pathlib import Path
 
 from agent.store.durable import fsync_directory
-from agent.store.errors import StoreLocked, StoreUnusable
+from agent.store.errors import IndexFailed, IndexLocked, StoreLocked, StoreUnusable
+from agent.store.index import Index
 from modelcache.paths import CachePaths
 
 PUBLIC = 0o755
@@ -124,3 +125,22 @@ def _advice(root: Path, error: OSError) -> str:
         errno.ELOOP: "the lock file must not be a symlink",
     }.get(error.errno or 0, "check the disk and the mount")
     return f"the cache root {root} cannot be used: {where}: {reason}; {hint}"
+
+
+def open_index(paths: CachePaths) -> tuple[Index, str | None]:
+    """The index, and why it is a new one (None when it is not).
+
+    Raises IndexLocked: an index that is only busy is not replaced by one that knows nothing.
+    """
+    try:
+        index = Index.open(paths.index)
+        return index, f"{paths.index} was missing or empty" if index.new else None
+    except IndexLocked:
+        raise
+    except IndexFailed as error:
+        # Set aside, not deleted: somebody may want to look at it. Only the latest is kept.
+        for suffix in ("", "-wal", "-shm"):
+            part = paths.index.with_name(paths.index.name + suffix)
+            if part.exists():
+                part.rename(paths.index.with_name(f"{paths.index.name}.damaged{suffix}"))
+        return Index.open(paths.index), str(error)

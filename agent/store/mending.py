@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from agent.store import checking
-from agent.store.checking import Problem, ProblemKind
+from agent.store.checking import Problem, ProblemKind, take_ownership
 from agent.store.durable import fsync_directory, make_directories, place_link, remove_tree, replace_symlink
 from agent.store.errors import BlobMissing, io_errors
 from agent.store.index import BlobRow, FileRow, Index, PublishedSnapshot
@@ -27,6 +27,14 @@ def file_row(target: Path, path: str, sha256: str) -> FileRow:
     """What the index is to remember about a published file. Raises OSError."""
     found = (target / path).lstat()
     return FileRow(path, sha256, found.st_size, found.st_mtime_ns, found.st_ino)
+
+
+def expected_row(index: Index, path: str, sha256: str) -> FileRow:
+    """What a published file looks like that is a link to its blob. Raises BlobMissing."""
+    blob = index.blob(sha256)
+    if blob is None:
+        raise BlobMissing(f"the content {sha256} is not in the store; download it first")
+    return FileRow(path, sha256, blob.size, blob.mtime_ns, blob.inode)
 
 
 def is_usable(paths: CachePaths, index: Index, sha256: str) -> bool:
@@ -55,9 +63,17 @@ def quick_check(paths: CachePaths, index: Index, row: PublishedSnapshot) -> list
     target = paths.snapshot(*row.key)
     found = [problem for file in files if (problem := checking.compare(f"{target}/{file.path}", file))]
     found += _check_directory(paths, row, files)
-    view = _hub_directory(paths, row)
+    view = hub_directory(paths, row)
     if view is not None:
         found += [problem for file in files if (problem := checking.compare(f"{view}/{file.path}", file, copy=True))]
+    if row.verified_at is not None:
+        # Where it is None, everything has to be read anyway.
+        found += [
+            Problem(
+                target / path, ProblemKind.UNPROVEN, "its content was found to be wrong, or was not read since", sha256
+            )
+            for path, sha256 in index.unproven_files(*row.key)
+        ]
     return found
 
 
@@ -71,7 +87,7 @@ def deep_check(
 ) -> list[Problem]:
     """See Store.deep_check. `tree` is held while something is changed, not while files are read."""
     target = paths.snapshot(*row.key)
-    view = _hub_directory(paths, row)
+    view = hub_directory(paths, row)
     files = index.files(*row.key)
     problems = _check_directory(paths, row, files)
     for file in files:
@@ -85,6 +101,8 @@ def deep_check(
                 fsync_directory(blob.parent)
                 found = []
             if not found:
+                for place in (published, blob):
+                    take_ownership(place, checking.FILE_MODE)
                 index.update_file(*row.key, file_row(target, file.path, file.sha256))
                 kept = blob.lstat()
                 index.add_blobs([BlobRow(file.sha256, kept.st_size, kept.st_mtime_ns, kept.st_ino, clock())])
@@ -104,12 +122,16 @@ def restore(paths: CachePaths, index: Index, row: PublishedSnapshot) -> list[Pat
     for problem in checking.unexpected(target, (file.path for file in files)):
         problem.path.unlink(missing_ok=True)
         changed.append(problem.path)
+    for directory in _directories(paths, row, files):
+        if checking.compare_directory(directory) is not None:
+            take_ownership(Path(directory), checking.DIRECTORY_MODE)
+            changed.append(Path(directory))
     for file in files:
         usable_blob(paths, index, file.sha256)
         place, blob = target / file.path, paths.blob(file.sha256)
         if checking.compare(place, file) is None and place.lstat().st_ino == blob.lstat().st_ino:
             continue
-        make_directories(place.parent, paths.root, 0o755)
+        make_directories(place.parent, paths.root, checking.DIRECTORY_MODE)
         if place.is_dir() and not place.is_symlink():
             remove_tree(place)
         place_link(blob, place, paths.staging)
@@ -126,13 +148,21 @@ def restore(paths: CachePaths, index: Index, row: PublishedSnapshot) -> list[Pat
 
 
 def _check_directory(paths: CachePaths, row: PublishedSnapshot, files: list[FileRow]) -> list[Problem]:
-    """Files that do not belong into a snapshot, and a `current` that does not lead where it should."""
+    """What is wrong with a snapshot beside its files: foreign ones, directories, and where `current` leads."""
     problems = checking.unexpected(paths.snapshot(*row.key), (file.path for file in files))
+    problems += filter(None, map(checking.compare_directory, _directories(paths, row, files)))
     link = paths.current(row.namespace, row.name)
     if row.current and not _leads_to(link, row.snapshot):
         detail = f"it is not a symlink to {row.snapshot}, which is in force"
         problems.append(Problem(link, ProblemKind.CHANGED, detail, ""))
     return problems
+
+
+def _directories(paths: CachePaths, row: PublishedSnapshot, files: list[FileRow]) -> list[str]:
+    """Every directory that a pod has to get through to the files of a snapshot, from the top."""
+    target = paths.snapshot(*row.key)
+    above = [str(paths.models), str(target.parent.parent), str(target.parent)]
+    return above + [f"{target}/{path}".rstrip("/") for path in sorted(checking.directories_of(f.path for f in files))]
 
 
 def _leads_to(link: Path, target: str) -> bool:
@@ -142,7 +172,8 @@ def _leads_to(link: Path, target: str) -> bool:
         return False
 
 
-def _hub_directory(paths: CachePaths, row: PublishedSnapshot) -> Path | None:
+def hub_directory(paths: CachePaths, row: PublishedSnapshot) -> Path | None:
+    """Where the hub view has the files of a snapshot; None for one that claims no place in it."""
     if row.hub is None:
         return None
     return paths.hub_repo(row.namespace, row.hub.repo_id) / "snapshots" / row.hub.commit

@@ -10,6 +10,7 @@ Every change of the store is ordered so that a crash leaves one of a few states,
     row and record with different claims          crash while a claim changed            believe the record
     directory, neither record nor row             not ours                               report, do not touch
     blob without row                              crash after a commit's rename          adopt it
+    row without blob, a link to it is published   somebody deleted it                    link it back
     row without blob                              crash in garbage collection            forget the row
     anything in staging/                          crash while building or deleting       delete it
 
@@ -31,7 +32,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from agent.store import hubtree
+from agent.store import hubtree, repair
 from agent.store.durable import fsync_directory, make_directories, remove_empty_parents, remove_tree, write_file
 from agent.store.errors import RecordError
 from agent.store.index import BlobRow, FileRow, Index, PublishedSnapshot
@@ -82,6 +83,7 @@ class RecoveryReport:
     """Published directories that had to go because it cannot be known any more what they should contain, and why."""
     adopted_blobs: int = 0
     forgotten_blobs: int = 0
+    relinked_blobs: int = 0
     staging_removed: int = 0
     strangers: list[Path] = field(default_factory=list)
     """Files and directories that are not ours. They are left alone."""
@@ -96,6 +98,7 @@ class RecoveryReport:
             or self.removed
             or self.adopted_blobs
             or self.forgotten_blobs
+            or self.relinked_blobs
             or self.staging_removed
             or self.strangers
         )
@@ -182,10 +185,12 @@ def recover(paths: CachePaths, index: Index, reason: str | None) -> RecoveryRepo
     plan = recovery_plan(disk, {row.key for row in index.published()}, index.blob_digests())
     report.strangers.extend(paths.snapshot(*key) for key in sorted(plan.strangers))
 
-    index.forget_blobs(plan.forget_blobs)
+    lost = {digest for digest in plan.forget_blobs if not repair.relink(paths, index, digest)}
+    index.forget_blobs(lost)
     # Not verified: they were complete when they were renamed into blobs/, but nobody knows what happened since.
     index.add_blobs(_blob_row(paths, digest) for digest in plan.adopt_blobs)
-    report.forgotten_blobs, report.adopted_blobs = len(plan.forget_blobs), len(plan.adopt_blobs)
+    report.relinked_blobs = len(plan.forget_blobs) - len(lost)
+    report.forgotten_blobs, report.adopted_blobs = len(lost), len(plan.adopt_blobs)
 
     index.remove_snapshots(plan.forget)
     report.forgotten.extend(sorted(plan.forget))
@@ -214,6 +219,15 @@ def write_record(paths: CachePaths, record: Publication) -> None:
     target = paths.record(record.namespace, record.name, record.snapshot)
     make_directories(target.parent, paths.records, 0o700)
     write_file(target, record.encode(), paths.staging, 0o600)
+
+
+def has_record(paths: CachePaths, record: Publication) -> bool:
+    """Whether the record on disk says the same, but for the time and the claim in the hub view."""
+    try:
+        found = Publication.decode(paths.record(record.namespace, record.name, record.snapshot).read_bytes())
+    except (OSError, RecordError):
+        return False
+    return found.manifest_digest == record.manifest_digest
 
 
 def _settle(paths: CachePaths, index: Index, row: PublishedSnapshot, *, lost: bool) -> None:

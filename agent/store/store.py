@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from agent.store import checking, hubtree, layout, mending, recovery
+from agent.store import checking, hubtree, layout, mending, recovery, repair
 from agent.store.checking import Problem
 from agent.store.durable import (
     fsync_directory,
@@ -31,7 +31,6 @@ from agent.store.durable import (
 )
 from agent.store.errors import (
     IncompleteManifest,
-    IndexFailed,
     NotPublished,
     PublishConflict,
     StoreIOError,
@@ -41,6 +40,7 @@ from agent.store.garbage import Existing, Garbage, Keep, garbage
 from agent.store.index import BlobRow, Index, PublishedSnapshot
 from agent.store.mending import PIECE_BYTES
 from agent.store.records import HubClaim, Publication
+from agent.store.repair import Remains
 from modelcache.manifest import Manifest, ManifestError
 from modelcache.paths import CachePaths
 
@@ -118,7 +118,7 @@ class Store:
         lock = layout.acquire_lock(paths)
         try:
             layout.prepare(paths)
-            index, reason = _open_index(paths)
+            index, reason = layout.open_index(paths)
             try:
                 store = Store(paths, index, lock, clock)
                 with io_errors("recover", paths.root):
@@ -210,22 +210,21 @@ class Store:
             self._index.set_aliases((alias, blob.sha256) for blob in new for alias in blob.aliases)
 
     def verify_blob(self, sha256: str, paid: Callable[[int], None] = lambda count: None) -> bool:
-        """Reads a blob and compares its digest. A damaged or missing one is dropped, so that it is fetched again."""
-        known = self._index.pieces(sha256)
-        path = self.paths.blob(sha256)
-        try:
-            before = path.lstat()
-            content = checking.digest_file(path, known[0] if known else PIECE_BYTES, paid)
-        except OSError:
-            content = None
-        with self._tree:
-            if content is None or content.sha256 != sha256:
-                self.drop_blob(sha256)
-                return False
-            self._index.add_blobs([BlobRow(sha256, content.size, before.st_mtime_ns, before.st_ino, self._clock())])
-            if known is None:
-                self._index.set_pieces([(sha256, PIECE_BYTES, content.pieces)])
-            return True
+        """Reads a blob and compares its digest; whether it is here and right afterwards.
+
+        In place of a damaged or missing one, a published file with the right content becomes the blob. Where there is
+        none, it is dropped, so that it is fetched again; `remains` says what of it need not be. Raises StoreIOError.
+        """
+        return repair.heal(self.paths, self._index, sha256, self._tree, self._clock, paid)
+
+    def remains(self, sha256: str) -> Remains | None:
+        """What is left of content that was dropped because it was damaged: a download begins with what is good in it."""
+        return repair.remains(self.paths, self._index, sha256)
+
+    def relink(self, sha256: str) -> bool:
+        """Gives a blob that somebody deleted its name back from a published file; whether it is in its place. Quick."""
+        with self._tree, io_errors("link back", self.paths.blob(sha256)):
+            return repair.relink(self.paths, self._index, sha256)
 
     def check_pieces(self, sha256: str, paid: Callable[[int], None] = lambda count: None) -> tuple[int, ...] | None:
         """Reads a blob and compares the recorded digests of its pieces: the numbers of those that are damaged.
@@ -245,7 +244,7 @@ class Store:
         path = self.paths.blob(sha256)
         with self._tree, io_errors("remove", path):
             # Row first: after a crash in between, recovery adopts the file as unverified, and it is read before use.
-            self._index.forget_blobs([sha256])
+            self._index.drop_blob(sha256)
             path.unlink(missing_ok=True)
             # Crash after we return: a damaged blob must not come back.
             fsync_directory(path.parent)
@@ -298,8 +297,6 @@ class Store:
                     raise PublishConflict(f"{target} is published with other content; remove that snapshot first")
                 self.save_manifest(manifest)  # it may have been lost
                 return self._reclaim(existing, hub)
-            if os.path.lexists(target):
-                raise PublishConflict(f"{target} exists and was not made by this agent; move it away")
             verified_at = min(mending.usable_blob(self.paths, self._index, str(file.sha256)) for file in manifest.files)
             # In this order, so that recovery finds manifest and record for every directory that became visible.
             self.save_manifest(manifest)
@@ -311,20 +308,17 @@ class Store:
                 published_at=self._clock(),
                 hub=hub,
             )
-            recovery.write_record(self.paths, record)
-            staged = self.paths.staging / uuid.uuid4().hex
-            try:
-                link_tree(((file.path, self.paths.blob(str(file.sha256))) for file in manifest.files), staged)
-                make_directories(target.parent, self.paths.root, layout.PUBLIC)
-                # The moment of publication.
-                staged.rename(target)
-            except BaseException:
-                remove_tree(staged)
-                recovery.remove_record(self.paths, (namespace, name, manifest.snapshot))
-                raise
+            if os.path.lexists(target):
+                # Ours, if the index failed in the last step of an earlier call.
+                if not recovery.has_record(self.paths, record):
+                    raise PublishConflict(f"{target} exists and was not made by this agent; move it away")
+                recovery.write_record(self.paths, record)
+                files = [mending.expected_row(self._index, file.path, str(file.sha256)) for file in manifest.files]
+            else:
+                self._build(target, record, manifest)
+                files = [mending.file_row(target, file.path, str(file.sha256)) for file in manifest.files]
             # Crash after the node is labelled: the directory has to be there.
             fsync_directory(target.parent)
-            files = [mending.file_row(target, file.path, str(file.sha256)) for file in manifest.files]
             self._index.add_snapshot(record, manifest.source, files, verified_at)
             self._refresh_hub()
         return self._required(namespace, name, manifest.snapshot)
@@ -374,6 +368,7 @@ class Store:
                 freed += _unlink(path)
             # After the files: a crash in between leaves rows without files, which recovery forgets.
             self._index.forget_blobs(chosen.blobs)
+            self._index.forget_pieces()
             for key in chosen.partials:
                 path = self.paths.partial_file(key)
                 freed += _blocks(path)
@@ -387,7 +382,8 @@ class Store:
 
         Raises NotPublished.
         """
-        return mending.quick_check(self.paths, self._index, self._required(namespace, name, snapshot))
+        with self._tree:  # not in the middle of a change of our own
+            return mending.quick_check(self.paths, self._index, self._required(namespace, name, snapshot))
 
     def deep_check(
         self, namespace: str, name: str, snapshot: str, paid: Callable[[int], None] = lambda count: None
@@ -420,9 +416,24 @@ class Store:
             raise NotPublished(f"{namespace}/{name} has no snapshot {snapshot} on this node")
         return row
 
+    def _build(self, target: Path, record: Publication, manifest: Manifest) -> None:
+        """Record and directory of a publication, in this order, so that recovery knows what became visible."""
+        recovery.write_record(self.paths, record)
+        staged = self.paths.staging / uuid.uuid4().hex
+        try:
+            link_tree(((file.path, self.paths.blob(str(file.sha256))) for file in manifest.files), staged)
+            make_directories(target.parent, self.paths.root, layout.PUBLIC)
+            # The moment of publication.
+            staged.rename(target)
+        except BaseException:
+            remove_tree(staged)
+            recovery.remove_record(self.paths, (record.namespace, record.name, record.snapshot))
+            raise
+
     def _reclaim(self, existing: PublishedSnapshot, hub: HubClaim | None) -> PublishedSnapshot:
         """The same content under another branch or tag: only the claim changes."""
         if existing.hub == hub:
+            self._refresh_hub()  # an earlier call may have failed just there
             return existing
         record = Publication(
             namespace=existing.namespace,
@@ -449,26 +460,15 @@ class Store:
             target.rename(staged)
             # Crash after the finalizer is gone: the directory must not come back.
             fsync_directory(target.parent)
-        remove_empty_parents(target.parent, self.paths.models)
-        self._index.remove_snapshots(keys)
-        self._refresh_hub()
-        for key in keys:
-            recovery.remove_record(self.paths, key)
-        remove_tree(staged)
-
-
-def _open_index(paths: CachePaths) -> tuple[Index, str | None]:
-    """The index, and why it is a new one (None when it is not)."""
-    try:
-        index = Index.open(paths.index)
-        return index, f"{paths.index} was missing or empty" if index.new else None
-    except IndexFailed as error:
-        # Set aside, not deleted: somebody may want to look at it. Only the latest is kept.
-        for suffix in ("", "-wal", "-shm"):
-            part = paths.index.with_name(paths.index.name + suffix)
-            if part.exists():
-                part.rename(paths.index.with_name(f"{paths.index.name}.damaged{suffix}"))
-        return Index.open(paths.index), str(error)
+        try:
+            remove_empty_parents(target.parent, self.paths.models)
+            self._index.remove_snapshots(keys)
+            self._refresh_hub()
+            for key in keys:
+                recovery.remove_record(self.paths, key)
+        finally:
+            # Also when the index fails: it is out of sight, and whoever tries again finds nothing to move here.
+            remove_tree(staged)
 
 
 def _blocks(path: Path) -> int:

@@ -132,6 +132,7 @@ def test_a_flipped_bit_that_changes_nothing_else_is_found_by_reading(store: Stor
     with path.open("r+b") as file:
         file.seek(1234)
         file.write(b"\xff")
+    path.chmod(0o444)
     os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns))
     assert store.quick_check(*KEY) == []
     problems = store.deep_check(*KEY)

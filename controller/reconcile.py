@@ -17,10 +17,10 @@ from controller.facts import Facts
 from controller.manifests import ManifestStore
 from controller.nodes import Node
 from controller.placement import Candidate, Presence, matches, place
+from controller.problems import rfc3339
 from controller.refusal import Refusal
 from controller.registry import Registry
 from controller.removal import Removal
-from controller.reports import rfc3339
 from controller.request import Problem, Request
 from controller.resolution import CREDENTIAL_AGE, Resolution, attempt_of
 from controller.status import EMPTY, build_status

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from controller.conditions import MAX_MESSAGE
-from controller.reports import rfc3339
+from controller.problems import rfc3339
 from modelcache.api.model import DynamoModel
 from modelcache.api.spec import Spec
 from modelcache.api.status import Condition, Status

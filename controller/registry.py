@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 import grpc
 
+from controller.adapter_reports import Unload, read_unloads
 from controller.facts import NodeView
 from controller.placement import Presence
 from controller.reports import NodeReport, read_report
@@ -63,6 +64,8 @@ class Session:
     connected: bool = True
     reported: bool = False
     reports: dict[ObjectKey, NodeReport] = field(default_factory=dict)
+    unloads: tuple[Unload, ...] = ()
+    """How the latest attempts to take adapters out of pods ended."""
     sent: int = 0
     """Number of the last desired state."""
     acknowledged: int = 0
@@ -187,6 +190,15 @@ class Registry:
         reports = (record.session.reports.get(key) for record in self._records.values())
         return any(report and report.manifest_digest not in ("", digest) for report in reports)
 
+    def unloads_of(self, model_uid: str) -> list[tuple[str, Unload]]:
+        """What agents have said about taking the adapter of one DynamoModel out of pods: (node, outcome)."""
+        return [
+            (node, unload)
+            for node, record in sorted(self._records.items())
+            for unload in record.session.unloads
+            if unload.model_uid == model_uid
+        ]
+
     def cache_root(self, nodes: Iterable[str]) -> str:
         """Where the first of these nodes that has said so keeps its cache; empty when none has."""
         records = (self._records.get(node) for node in sorted(nodes))
@@ -247,6 +259,7 @@ class Registry:
         record.last_seen = self._clock.now()
         fresh = read_report(report)
         old, session.reports = session.reports, fresh
+        session.unloads = read_unloads(report)
         material, progress = _compare(old, fresh)
         if not session.reported:
             session.reported = True

@@ -10,13 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from enum import Enum
 from types import MappingProxyType
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
-from modelcache.kube.errors import printable
+from controller.adapter_reports import AdapterView, read_adapter
+from controller.problems import AgentProblem, PeerProblem, read_peer_problem, read_problem, read_time
 from modelcache.kube.resources import ObjectKey
 from modelcache.manifest import MAX_FILE_BYTES, MAX_FILES
 from modelcache.rpc import modelcache_pb2 as pb
@@ -24,16 +22,10 @@ from modelcache.rpc import modelcache_pb2 as pb
 MAX_MODELS = 20_000
 """Models of one report that are read; far above what fits on a node."""
 MAX_PEER_PROBLEMS = 100
-MAX_NODE_NAME = 253
-MAX_REASON = 128
-MAX_MESSAGE = 2048
-"""Limits of NodeProblem in the CRD."""
 
 _HEX64 = re.compile(r"[0-9a-f]{64}")
-_REASON = re.compile(r"[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?")  # metav1.Condition.reason
 _REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _MAX_BYTES = MAX_FILE_BYTES * 1024
-_YEAR_3000 = 32_503_680_000
 
 
 class Phase(Enum):
@@ -45,24 +37,6 @@ class Phase(Enum):
     READY = pb.PHASE_READY
     FAILED = pb.PHASE_FAILED
     REMOVING = pb.PHASE_REMOVING
-
-
-@dataclass(frozen=True, slots=True)
-class AgentProblem:
-    """Why a node cannot get on; `next_try` is RFC 3339."""
-
-    reason: str
-    message: str
-    next_try: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class PeerProblem:
-    """A peer that an agent does not ask any more."""
-
-    node: str
-    reason: str
-    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +56,7 @@ class NodeReport:
     origin_bytes: int = 0
     peer_bytes: int = 0
     peer_problems: tuple[PeerProblem, ...] = ()
+    adapter: AdapterView | None = None
 
     def differs_materially(self, other: NodeReport | None) -> bool:
         """Whether more has changed than the progress of a download."""
@@ -98,6 +73,7 @@ class NodeReport:
             len(self.digests),
             self.tree_digest,
             self.revision,
+            self.adapter,
             self.peer_problems,
         )
 
@@ -119,15 +95,16 @@ def _read_model(entry: pb.ModelReport) -> NodeReport:
         phase=_phase(entry.phase),
         bytes_done=min(entry.bytes_done, _MAX_BYTES),
         bytes_per_second=min(entry.bytes_per_second, _MAX_BYTES),
-        problem=_problem(entry.problem) if entry.HasField("problem") else None,
+        problem=read_problem(entry.problem) if entry.HasField("problem") else None,
         digests=MappingProxyType(_digests(entry)),
         tree_digest=entry.tree_digest if _HEX64.fullmatch(entry.tree_digest) else "",
         revision=entry.current_revision if _REVISION.fullmatch(entry.current_revision) else "",
-        started_at=_time(entry.started_at) if entry.HasField("started_at") else None,
-        ready_at=_time(entry.ready_at) if entry.HasField("ready_at") else None,
+        started_at=read_time(entry.started_at) if entry.HasField("started_at") else None,
+        ready_at=read_time(entry.ready_at) if entry.HasField("ready_at") else None,
+        adapter=read_adapter(entry.adapter) if entry.HasField("adapter") else None,
         origin_bytes=min(entry.origin_bytes, _MAX_BYTES),
         peer_bytes=min(entry.peer_bytes, _MAX_BYTES),
-        peer_problems=tuple(_peer_problem(problem) for problem in entry.peer_problems[:MAX_PEER_PROBLEMS]),
+        peer_problems=tuple(read_peer_problem(problem) for problem in entry.peer_problems[:MAX_PEER_PROBLEMS]),
     )
 
 
@@ -139,37 +116,8 @@ def _phase(value: int) -> Phase:
         return Phase.PENDING
 
 
-def _problem(problem: pb.Problem) -> AgentProblem:
-    known = len(problem.reason) <= MAX_REASON and _REASON.fullmatch(problem.reason)
-    return AgentProblem(
-        reason=problem.reason if known else "AgentError",
-        message=printable(problem.message, MAX_MESSAGE) or "the agent gave no details; see its log",
-        next_try=_time(problem.next_try) if problem.HasField("next_try") else None,
-    )
-
-
-def _peer_problem(problem: pb.PeerProblem) -> PeerProblem:
-    known = len(problem.reason) <= MAX_REASON and _REASON.fullmatch(problem.reason)
-    return PeerProblem(
-        node=printable(problem.node, MAX_NODE_NAME),
-        reason=problem.reason if known else "PeerError",
-        message=printable(problem.message, MAX_MESSAGE),
-    )
-
-
 def _digests(entry: pb.ModelReport) -> dict[str, str]:
     # They matter only once all bytes are there; see `completion`.
     if entry.phase != pb.PHASE_VERIFIED or len(entry.digests) > MAX_FILES:
         return {}
     return {digest.path: digest.sha256 for digest in entry.digests if _HEX64.fullmatch(digest.sha256)}
-
-
-def _time(value: Timestamp) -> str | None:
-    if not 0 < value.seconds < _YEAR_3000:
-        return None
-    return rfc3339(datetime.fromtimestamp(value.seconds, UTC))
-
-
-def rfc3339(moment: datetime) -> str:
-    """UTC with whole seconds, as Kubernetes writes metav1.Time."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

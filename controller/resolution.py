@@ -24,8 +24,9 @@ from controller.completion import complete
 from controller.credentials import SecretProblem, read_credential
 from controller.facts import bare
 from controller.manifests import LostManifest, ManifestStore
+from controller.problems import rfc3339
 from controller.registry import Registry
-from controller.reports import NodeReport, rfc3339
+from controller.reports import NodeReport
 from controller.request import Pinned, Problem, Request
 from controller.resolver import Failure, Job, Outcome, Resolver
 from controller.tracked import Tracked, Trigger

@@ -8,7 +8,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.reports import MAX_MESSAGE, NodeReport, Phase, read_report
+from controller.problems import MAX_MESSAGE
+from controller.reports import NodeReport, Phase, read_report
 from modelcache.kube.resources import ObjectKey
 from modelcache.rpc import modelcache_pb2 as pb
 

@@ -11,7 +11,8 @@ import pytest
 from controller.conditions import quantity
 from controller.facts import Facts, NodeView
 from controller.placement import Presence
-from controller.reports import AgentProblem, NodeReport, Phase
+from controller.problems import AgentProblem
+from controller.reports import NodeReport, Phase
 from controller.request import Pinned, Problem, Request
 from controller.status import EMPTY, build_status, progress_only
 from modelcache.api.spec import Spec

@@ -14,6 +14,7 @@ both; the index can be lost. Synchronous and thread-safe: call it through `async
     What is there      published() -> list[PublishedSnapshot], snapshot(ns, name, snapshot), manifest(digest),
                        has_blob(sha256), blob(sha256), blob_for(alias), pieces(sha256)
     Publishing         save_manifest(manifest), publish(...), set_current(...)
+    In use             usage.set_users([User]), usage.users(), usage.touch(), users_of(row, users)
     Removing           remove_snapshot(ns, name, snapshot), remove_model(ns, name), collect_garbage(keep) -> Removed
     Checking           quick_check(ns, name, snapshot) -> list[Problem]   lstat only, at every start
                        deep_check(ns, name, snapshot, paid) -> list[Problem]   reads everything; `paid` limits and cancels
@@ -40,11 +41,13 @@ from agent.store.errors import (
     StoreUnusable,
 )
 from agent.store.garbage import Garbage, Keep
-from agent.store.index import PublishedSnapshot
-from agent.store.records import HubClaim
+from agent.store.hold import Hold
+from agent.store.records import HubClaim, Policy
 from agent.store.recovery import RecoveryReport
 from agent.store.repair import Remains
-from agent.store.store import Hold, NewBlob, Removed, Store
+from agent.store.rows import PublishedSnapshot
+from agent.store.store import NewBlob, Removed, Store
+from agent.store.usage import User, users_of
 
 __all__ = [
     "BlobMissing",
@@ -57,6 +60,7 @@ __all__ = [
     "Keep",
     "NewBlob",
     "NotPublished",
+    "Policy",
     "Problem",
     "ProblemKind",
     "PublishConflict",
@@ -71,4 +75,6 @@ __all__ = [
     "StoreIOError",
     "StoreLocked",
     "StoreUnusable",
+    "User",
+    "users_of",
 ]

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import xxhash
 
 from agent.store.durable import files_below
-from agent.store.index import FileRow
+from agent.store.rows import FileRow
 
 READ_BYTES = 1 << 20
 _XXH3_128_BYTES = 16

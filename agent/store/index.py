@@ -20,12 +20,13 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from agent.store.errors import IndexFailed, IndexLocked, StoreFull
-from agent.store.records import HubClaim, Publication
+from agent.store.records import HubClaim, Policy, Publication
+from agent.store.rows import BlobRow, FileRow, PublishedSnapshot
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 BUSY_SECONDS = 5.0
 """How long a statement waits for another process (a `sqlite3` shell of an administrator) that holds the database."""
 
@@ -41,6 +42,8 @@ CREATE TABLE snapshots (
     manifest_digest TEXT NOT NULL, source TEXT NOT NULL, size INTEGER NOT NULL, file_count INTEGER NOT NULL,
     published_at REAL NOT NULL, verified_at REAL, current INTEGER NOT NULL DEFAULT 0,
     hub_repo TEXT, hub_commit TEXT, hub_ref TEXT,
+    last_used REAL NOT NULL, retain INTEGER NOT NULL DEFAULT 0, pinned INTEGER NOT NULL DEFAULT 0,
+    current_since REAL, current_until REAL,
     UNIQUE (namespace, name, snapshot)
 );
 CREATE INDEX snapshots_by_repo ON snapshots (namespace, hub_repo);
@@ -50,54 +53,17 @@ CREATE TABLE files (
     PRIMARY KEY (snapshot_id, path)
 ) WITHOUT ROWID;
 CREATE INDEX files_by_blob ON files (sha256);
+CREATE TABLE users (
+    pod_uid TEXT, namespace TEXT, name TEXT, snapshot TEXT, kind TEXT, pod TEXT NOT NULL, since REAL NOT NULL,
+    PRIMARY KEY (pod_uid, namespace, name, snapshot, kind)
+) WITHOUT ROWID;
 CREATE TABLE hub_dirty (namespace TEXT, repo TEXT, PRIMARY KEY (namespace, repo)) WITHOUT ROWID;
 """
 
 
-class BlobRow(NamedTuple):
-    """A blob as it was when it was committed: `mtime_ns` and `inode` recognise later changes without reading it."""
-
-    sha256: str
-    size: int
-    mtime_ns: int
-    inode: int
-    verified_at: float | None
-
-
-class FileRow(NamedTuple):
-    """One file of a snapshot and what `lstat` said about it when it was published."""
-
-    path: str
-    sha256: str
-    size: int
-    mtime_ns: int
-    inode: int
-
-
-class PublishedSnapshot(NamedTuple):
-    """One published directory. Sizes in bytes, times in Unix seconds; `verified_at` is None until content was re-read."""
-
-    namespace: str
-    name: str
-    snapshot: str
-    manifest_digest: str
-    source: str
-    size: int
-    file_count: int
-    published_at: float
-    verified_at: float | None
-    current: bool
-    hub: HubClaim | None
-
-    @property
-    def key(self) -> tuple[str, str, str]:
-        """Namespace, name and snapshot: what identifies it on this node."""
-        return (self.namespace, self.name, self.snapshot)
-
-
 _SNAPSHOT_COLUMNS = (
     "namespace, name, snapshot, manifest_digest, source, size, file_count, published_at, verified_at, current, "
-    "hub_repo, hub_commit, hub_ref"
+    "hub_repo, hub_commit, hub_ref, last_used, retain, pinned, current_since, current_until"
 )
 
 
@@ -162,7 +128,8 @@ class Index:
                     raise _failure("write", self._path, error) from error
                 raise
 
-    def _rows(self, statement: str, *values: object) -> list[Any]:
+    def rows(self, statement: str, *values: object) -> list[Any]:
+        """The rows that a SELECT gives."""
         with self._lock:
             try:
                 return self._connection.execute(statement, values).fetchall()
@@ -173,16 +140,16 @@ class Index:
 
     def blob(self, sha256: str) -> BlobRow | None:
         """The blob with this digest."""
-        rows = self._rows("SELECT sha256, size, mtime_ns, inode, verified_at FROM blobs WHERE sha256 = ?", sha256)
+        rows = self.rows("SELECT sha256, size, mtime_ns, inode, verified_at FROM blobs WHERE sha256 = ?", sha256)
         return BlobRow(*rows[0]) if rows else None
 
     def blob_digests(self) -> set[str]:
         """The digests of all blobs."""
-        return {row[0] for row in self._rows("SELECT sha256 FROM blobs")}
+        return {row[0] for row in self.rows("SELECT sha256 FROM blobs")}
 
     def referenced(self) -> set[str]:
         """The digests of all blobs that a published file needs."""
-        return {row[0] for row in self._rows("SELECT DISTINCT sha256 FROM files")}
+        return {row[0] for row in self.rows("SELECT DISTINCT sha256 FROM files")}
 
     def add_blobs(self, rows: Iterable[BlobRow]) -> None:
         """Inserts blobs, replacing what was known about the same digests."""
@@ -211,7 +178,7 @@ class Index:
 
     def blobs(self) -> list[BlobRow]:
         """All blobs."""
-        return [BlobRow(*row) for row in self._rows("SELECT sha256, size, mtime_ns, inode, verified_at FROM blobs")]
+        return [BlobRow(*row) for row in self.rows("SELECT sha256, size, mtime_ns, inode, verified_at FROM blobs")]
 
     def set_pieces(self, rows: Iterable[tuple[str, int, bytes]]) -> None:
         """Remembers piece digests: (sha256 of the blob, bytes of a piece, 16 bytes xxh3-128 for each piece)."""
@@ -220,7 +187,7 @@ class Index:
 
     def pieces(self, sha256: str) -> tuple[int, bytes] | None:
         """Bytes of a piece and the digests of all pieces of a blob; None when they are not known."""
-        rows = self._rows("SELECT piece_bytes, digests FROM blob_pieces WHERE sha256 = ?", sha256)
+        rows = self.rows("SELECT piece_bytes, digests FROM blob_pieces WHERE sha256 = ?", sha256)
         return (int(rows[0][0]), bytes(rows[0][1])) if rows else None
 
     def set_aliases(self, rows: Iterable[tuple[str, str]]) -> None:
@@ -230,31 +197,31 @@ class Index:
 
     def alias(self, key: str) -> str | None:
         """The sha256 of the blob that is also known as `key`."""
-        rows = self._rows("SELECT sha256 FROM aliases WHERE key = ?", key)
+        rows = self.rows("SELECT sha256 FROM aliases WHERE key = ?", key)
         return rows[0][0] if rows else None
 
     # Snapshots
 
     def published(self) -> list[PublishedSnapshot]:
         """All snapshots, sorted by namespace, name and time of publication."""
-        rows = self._rows(f"SELECT {_SNAPSHOT_COLUMNS} FROM snapshots ORDER BY namespace, name, published_at")  # noqa: S608
+        rows = self.rows(f"SELECT {_SNAPSHOT_COLUMNS} FROM snapshots ORDER BY namespace, name, published_at")  # noqa: S608
         return [_snapshot(row) for row in rows]
 
     def snapshot(self, namespace: str, name: str, snapshot: str) -> PublishedSnapshot | None:
         """One snapshot."""
         where = "namespace = ? AND name = ? AND snapshot = ?"
-        rows = self._rows(f"SELECT {_SNAPSHOT_COLUMNS} FROM snapshots WHERE {where}", namespace, name, snapshot)  # noqa: S608
+        rows = self.rows(f"SELECT {_SNAPSHOT_COLUMNS} FROM snapshots WHERE {where}", namespace, name, snapshot)  # noqa: S608
         return _snapshot(rows[0]) if rows else None
 
     def of_repo(self, namespace: str, repo_id: str) -> list[PublishedSnapshot]:
         """All snapshots that claim a repository in the hub view of a namespace."""
         where = "namespace = ? AND hub_repo = ? ORDER BY name, snapshot"
-        rows = self._rows(f"SELECT {_SNAPSHOT_COLUMNS} FROM snapshots WHERE {where}", namespace, repo_id)  # noqa: S608
+        rows = self.rows(f"SELECT {_SNAPSHOT_COLUMNS} FROM snapshots WHERE {where}", namespace, repo_id)  # noqa: S608
         return [_snapshot(row) for row in rows]
 
     def files(self, namespace: str, name: str, snapshot: str) -> list[FileRow]:
         """The files of one snapshot in byte order of their paths; empty when it is not published."""
-        rows = self._rows(
+        rows = self.rows(
             "SELECT f.path, f.sha256, f.size, f.mtime_ns, f.inode FROM files f JOIN snapshots s ON f.snapshot_id = s.id "
             "WHERE s.namespace = ? AND s.name = ? AND s.snapshot = ? ORDER BY f.path",
             namespace,
@@ -269,7 +236,7 @@ class Index:
         Their blob is gone, was dropped because it was damaged, was not read since, or is another file than the published
         one: neither the same inode nor a copy of it, which has its size and mtime (see `durable.link_or_copy`).
         """
-        rows = self._rows(
+        rows = self.rows(
             "SELECT f.path, f.sha256 FROM files f JOIN snapshots s ON f.snapshot_id = s.id "
             "LEFT JOIN blobs b ON b.sha256 = f.sha256 WHERE s.namespace = ? AND s.name = ? AND s.snapshot = ? "
             "AND (b.verified_at IS NULL OR (b.inode != f.inode AND (b.mtime_ns, b.size) != (f.mtime_ns, f.size))) "
@@ -282,7 +249,7 @@ class Index:
 
     def users_of(self, sha256: str) -> list[tuple[str, str, str, str]]:
         """Where a blob is published: (namespace, name, snapshot, path)."""
-        rows = self._rows(
+        rows = self.rows(
             "SELECT s.namespace, s.name, s.snapshot, f.path FROM files f JOIN snapshots s ON f.snapshot_id = s.id "
             "WHERE f.sha256 = ? ORDER BY s.namespace, s.name, s.snapshot, f.path",
             sha256,
@@ -290,16 +257,27 @@ class Index:
         return [(row[0], row[1], row[2], row[3]) for row in rows]
 
     def add_snapshot(
-        self, record: Publication, source: str, files: Sequence[FileRow], verified_at: float | None
+        self,
+        record: Publication,
+        source: str,
+        files: Sequence[FileRow],
+        verified_at: float | None,
+        *,
+        last_used: float | None = None,
+        current_since: float | None = None,
     ) -> None:
-        """Inserts a snapshot with its files, or replaces it; its part of the hub view has to be brought up to date."""
+        """Inserts a snapshot with its files, or replaces it; its part of the hub view has to be brought up to date.
+
+        `last_used` is the time of its publication where nothing else is known.
+        """
         key = (record.namespace, record.name, record.snapshot)
         hub = (record.hub.repo_id, record.hub.commit, record.hub.ref) if record.hub else (None, None, None)
         with self.transaction() as cursor:
             _mark_hub_dirty(cursor, key[0], key[1], key[2])
             cursor.execute("DELETE FROM snapshots WHERE namespace = ? AND name = ? AND snapshot = ?", key)
             cursor.execute(
-                f"INSERT INTO snapshots ({_SNAPSHOT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?, ?)",  # noqa: S608
+                f"INSERT INTO snapshots ({_SNAPSHOT_COLUMNS}) "  # noqa: S608
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?, ?, ?, ?, ?, ?, NULL)",
                 (
                     *key,
                     record.manifest_digest,
@@ -309,6 +287,10 @@ class Index:
                     record.published_at,
                     verified_at,
                     *hub,
+                    record.published_at if last_used is None else last_used,
+                    record.retain,
+                    record.pinned,
+                    current_since,
                 ),
             )
             row = cursor.lastrowid
@@ -327,6 +309,14 @@ class Index:
             )
             _mark_hub_dirty(cursor, namespace, name, snapshot)
 
+    def set_policy(self, namespace: str, name: str, policy: Policy) -> None:
+        """Changes the policy of all snapshots of a model."""
+        with self.transaction() as cursor:
+            cursor.execute(
+                "UPDATE snapshots SET retain = ?, pinned = ? WHERE namespace = ? AND name = ?",
+                (*policy, namespace, name),
+            )
+
     def remove_snapshots(self, keys: Iterable[tuple[str, str, str]]) -> None:
         """Forgets snapshots; their parts of the hub view have to be brought up to date."""
         with self.transaction() as cursor:
@@ -334,8 +324,8 @@ class Index:
                 _mark_hub_dirty(cursor, *key)
                 cursor.execute("DELETE FROM snapshots WHERE namespace = ? AND name = ? AND snapshot = ?", key)
 
-    def set_current(self, namespace: str, name: str, snapshot: str | None) -> None:
-        """Remembers which snapshot of a model is in force."""
+    def set_current(self, namespace: str, name: str, snapshot: str | None, when: float) -> None:
+        """Remembers which snapshot of a model is in force from `when` on, and until when another one was."""
         with self.transaction() as cursor:
             cursor.execute(
                 "INSERT OR IGNORE INTO hub_dirty SELECT DISTINCT namespace, hub_repo FROM snapshots "
@@ -343,8 +333,15 @@ class Index:
                 (namespace, name),
             )
             cursor.execute(
-                "UPDATE snapshots SET current = (snapshot IS ?) WHERE namespace = ? AND name = ?",
-                (snapshot, namespace, name),
+                "UPDATE snapshots SET current = 0, current_until = ? "
+                "WHERE namespace = ? AND name = ? AND current AND snapshot IS NOT ?",
+                (when, namespace, name, snapshot),
+            )
+            # One that comes back keeps its first `current_since`: whoever started in between may have resolved it.
+            cursor.execute(
+                "UPDATE snapshots SET current = 1, current_since = COALESCE(current_since, ?), current_until = NULL "
+                "WHERE namespace = ? AND name = ? AND snapshot = ?",
+                (when, namespace, name, snapshot),
             )
 
     def set_verified(self, namespace: str, name: str, snapshot: str, when: float) -> None:
@@ -373,12 +370,12 @@ class Index:
 
     def hub_repos(self) -> set[tuple[str, str]]:
         """All (namespace, repository) that some snapshot claims."""
-        rows = self._rows("SELECT DISTINCT namespace, hub_repo FROM snapshots WHERE hub_repo IS NOT NULL")
+        rows = self.rows("SELECT DISTINCT namespace, hub_repo FROM snapshots WHERE hub_repo IS NOT NULL")
         return {(row[0], row[1]) for row in rows}
 
     def hub_dirty(self) -> list[tuple[str, str]]:
         """The (namespace, repository) whose hub view may differ from the claims."""
-        return [(row[0], row[1]) for row in self._rows("SELECT namespace, repo FROM hub_dirty")]
+        return [(row[0], row[1]) for row in self.rows("SELECT namespace, repo FROM hub_dirty")]
 
     def mark_hub_dirty(self, namespace: str, name: str, snapshot: str) -> None:
         """Says that files of a snapshot changed, so that the hub view has to follow."""
@@ -427,4 +424,4 @@ def _mark_hub_dirty(cursor: sqlite3.Cursor, namespace: str, name: str, snapshot:
 
 def _snapshot(row: Any) -> PublishedSnapshot:
     hub = None if row[10] is None else HubClaim(repo_id=row[10], commit=row[11], ref=row[12])
-    return PublishedSnapshot._make((*row[:9], bool(row[9]), hub))
+    return PublishedSnapshot._make((*row[:9], bool(row[9]), hub, row[13], bool(row[14]), bool(row[15]), *row[16:]))

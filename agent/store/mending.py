@@ -16,7 +16,8 @@ from agent.store import checking
 from agent.store.checking import Problem, ProblemKind, take_ownership
 from agent.store.durable import fsync_directory, make_directories, place_link, remove_tree, replace_symlink
 from agent.store.errors import BlobMissing, io_errors
-from agent.store.index import BlobRow, FileRow, Index, PublishedSnapshot
+from agent.store.index import Index
+from agent.store.rows import BlobRow, FileRow, PublishedSnapshot
 from modelcache.paths import CachePaths
 
 PIECE_BYTES = 16 * 1024 * 1024

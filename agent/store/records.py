@@ -10,6 +10,7 @@ Records are private to the agent (0700) but still input: a damaged one makes a s
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
 import msgspec
 
@@ -48,8 +49,23 @@ class HubClaim(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
                 raise RecordError(f"the branch or tag {self.ref[:120]!r} cannot be a file name in refs/, {problem}")
 
 
+class Policy(NamedTuple):
+    """What the owner of a model wants done with files that nothing wants any more.
+
+    `retain`: they stay, until the room is needed. `pinned`: not even then.
+    """
+
+    retain: bool = False
+    pinned: bool = False
+
+
 class Publication(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One published snapshot. `published_at` is in Unix seconds."""
+    """One published snapshot. `published_at` is in Unix seconds.
+
+    `retain` and `pinned` are the `Policy` that its DynamoModel had last: they matter most when the
+    DynamoModel is gone, so they have to survive without it. The time of the last use is not in here but is the mtime of the
+    record, so that it can be moved without writing a file.
+    """
 
     namespace: str
     name: str
@@ -57,6 +73,8 @@ class Publication(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     manifest_digest: str
     published_at: float
     hub: HubClaim | None = None
+    retain: bool = False
+    pinned: bool = False
 
     def encode(self) -> bytes:
         """The record as it is kept on disk."""

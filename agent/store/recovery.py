@@ -35,8 +35,9 @@ from typing import NamedTuple
 from agent.store import hubtree, repair
 from agent.store.durable import fsync_directory, make_directories, remove_empty_parents, remove_tree, write_file
 from agent.store.errors import RecordError
-from agent.store.index import BlobRow, FileRow, Index, PublishedSnapshot
-from agent.store.records import Publication, alias_keys
+from agent.store.index import Index
+from agent.store.records import Policy, Publication, alias_keys
+from agent.store.rows import BlobRow, FileRow, PublishedSnapshot
 from modelcache.manifest import Manifest, ManifestError
 from modelcache.paths import CachePaths
 
@@ -169,10 +170,10 @@ def _directories(top: Path, strangers: list[Path]) -> list[os.DirEntry[str]]:
     return found
 
 
-def recover(paths: CachePaths, index: Index, reason: str | None) -> RecoveryReport:
+def recover(paths: CachePaths, index: Index, reason: str | None, now: float) -> RecoveryReport:
     """Empties staging and brings index and disk into agreement. `reason` says why the index is new, None if it is not.
 
-    Raises OSError and IndexFailed. May be interrupted at any point and repeated.
+    `now` is in Unix seconds. Raises OSError and IndexFailed. May be interrupted at any point and repeated.
     """
     report = RecoveryReport()
     for entry in list(os.scandir(paths.staging)):
@@ -206,7 +207,7 @@ def recover(paths: CachePaths, index: Index, reason: str | None) -> RecoveryRepo
             _settle(paths, index, row, lost=row.key in plan.write_records)
     for key in sorted(plan.remove_records):
         remove_record(paths, key)
-    _recover_currents(paths, index, disk)
+    _recover_currents(paths, index, disk, now)
     if report.rebuilt:
         _remove_unclaimed_hub(paths, index.hub_repos())
     for namespace, repo in index.hub_dirty():
@@ -214,11 +215,12 @@ def recover(paths: CachePaths, index: Index, reason: str | None) -> RecoveryRepo
     return report
 
 
-def write_record(paths: CachePaths, record: Publication) -> None:
-    """Keeps the record of a publication, durably."""
+def write_record(paths: CachePaths, record: Publication, last_used: float) -> None:
+    """Keeps the record of a publication, durably. Its mtime is the time of the last use, in Unix seconds."""
     target = paths.record(record.namespace, record.name, record.snapshot)
     make_directories(target.parent, paths.records, 0o700)
     write_file(target, record.encode(), paths.staging, 0o600)
+    os.utime(target, (last_used, last_used))
 
 
 def has_record(paths: CachePaths, record: Publication) -> bool:
@@ -237,19 +239,12 @@ def _settle(paths: CachePaths, index: Index, row: PublishedSnapshot, *, lost: bo
     except (OSError, RecordError):
         record = None
     if record is None or record.manifest_digest != row.manifest_digest:
-        write_record(
-            paths,
-            Publication(
-                namespace=row.namespace,
-                name=row.name,
-                snapshot=row.snapshot,
-                manifest_digest=row.manifest_digest,
-                published_at=row.published_at,
-                hub=row.hub,
-            ),
-        )
-    elif record.hub != row.hub:
+        write_record(paths, row.publication, row.last_used)
+        return
+    if record.hub != row.hub:
         index.set_hub(*row.key, record.hub)
+    if Policy(record.retain, record.pinned) != row.policy:
+        index.set_policy(row.namespace, row.name, Policy(record.retain, record.pinned))
 
 
 def _blob_row(paths: CachePaths, digest: str) -> BlobRow:
@@ -261,6 +256,7 @@ def _adopt(paths: CachePaths, index: Index, key: Key) -> str | None:
     """Inserts a published directory into the index; the reason why that is impossible, None when it worked."""
     try:
         record = Publication.decode(paths.record(*key).read_bytes())
+        last_used = paths.record(*key).stat().st_mtime
         data = paths.manifest(record.manifest_digest).read_bytes()
         manifest = Manifest.decode(data)
     except FileNotFoundError as error:
@@ -281,7 +277,8 @@ def _adopt(paths: CachePaths, index: Index, key: Key) -> str | None:
         files.append(FileRow(file.path, digest, *expected))
         if blob:
             aliases += [(alias, digest) for alias in alias_keys(file, manifest.source, manifest.revision)]
-    index.add_snapshot(record, manifest.source, files, verified_at=None)
+    # It may have been current at any time since it was published; whoever started since then may be using it.
+    index.add_snapshot(record, manifest.source, files, None, last_used=last_used, current_since=record.published_at)
     index.set_aliases(aliases)
     return None
 
@@ -309,7 +306,7 @@ def remove_record(paths: CachePaths, key: Key) -> None:
     remove_empty_parents(path.parent, paths.records)
 
 
-def _recover_currents(paths: CachePaths, index: Index, disk: OnDisk) -> None:
+def _recover_currents(paths: CachePaths, index: Index, disk: OnDisk, now: float) -> None:
     """`current` on disk decides what is in force; one that leads nowhere is removed."""
     published = index.published()
     known = {row.key for row in published}
@@ -323,7 +320,7 @@ def _recover_currents(paths: CachePaths, index: Index, disk: OnDisk) -> None:
             remove_empty_parents(link.parent, paths.models)
             target = None
         if indexed.get(model) != target:
-            index.set_current(*model, target)
+            index.set_current(*model, target, now)
 
 
 def _remove_unclaimed_hub(paths: CachePaths, claimed: Iterable[tuple[str, str]]) -> None:

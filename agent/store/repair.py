@@ -22,8 +22,9 @@ from agent.store import checking
 from agent.store.checking import ContentDigest, take_ownership
 from agent.store.durable import fsync_directory, make_directories, place_link
 from agent.store.errors import io_errors
-from agent.store.index import BlobRow, FileRow, Index
+from agent.store.index import Index
 from agent.store.mending import PIECE_BYTES, hub_directory
+from agent.store.rows import BlobRow, FileRow
 from modelcache.paths import CachePaths
 
 

@@ -11,8 +11,7 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -37,10 +36,13 @@ from agent.store.errors import (
     io_errors,
 )
 from agent.store.garbage import Existing, Garbage, Keep, garbage
-from agent.store.index import BlobRow, Index, PublishedSnapshot
+from agent.store.hold import Hold
+from agent.store.index import Index
 from agent.store.mending import PIECE_BYTES
-from agent.store.records import HubClaim, Publication
+from agent.store.records import HubClaim, Policy, Publication
 from agent.store.repair import Remains
+from agent.store.rows import BlobRow, PublishedSnapshot
+from agent.store.usage import Usage
 from modelcache.manifest import Manifest, ManifestError
 from modelcache.paths import CachePaths
 
@@ -67,34 +69,6 @@ class Removed(NamedTuple):
     bytes: int
 
 
-class Hold:
-    """Keeps content from garbage collection between its arrival and its publication. Use as a context manager."""
-
-    def __init__(self, registry: list[Hold], lock: AbstractContextManager[bool]) -> None:
-        self._registry = registry
-        self._lock = lock
-        self.blobs: set[str] = set()
-        self.partials: set[str] = set()
-        """Read them under the lock of the store, change them through `add`."""
-
-    def add(self, *, blobs: Iterable[str] = (), partials: Iterable[str] = ()) -> None:
-        """Keeps these as well. After this returns, what is still there stays there: so add first, then look."""
-        with self._lock:  # not while garbage, which was chosen a moment ago, is being deleted
-            self.blobs.update(blobs)
-            self.partials.update(partials)
-
-    def __enter__(self) -> Self:
-        with self._lock:
-            self._registry.append(self)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        with self._lock:
-            self._registry.remove(self)
-
-
 class Store:
     """A cache root that this process owns. Get one with `Store.open`; close it, or use it as a context manager."""
 
@@ -107,6 +81,7 @@ class Store:
         # One writer of the tree at a time. Never held while the content of files is read, hashed or synced.
         self._tree = threading.RLock()
         self._holds: list[Hold] = []
+        self.usage = Usage(paths, index, self._tree, clock)
 
     @staticmethod
     def open(root: Path, clock: Callable[[], float] = time.time) -> Store:
@@ -122,7 +97,7 @@ class Store:
             try:
                 store = Store(paths, index, lock, clock)
                 with io_errors("recover", paths.root):
-                    store.report = recovery.recover(paths, index, reason)
+                    store.report = recovery.recover(paths, index, reason, clock())
             except BaseException:
                 index.close()
                 raise
@@ -278,10 +253,18 @@ class Store:
         """One published snapshot."""
         return self._index.snapshot(namespace, name, snapshot)
 
-    def publish(self, namespace: str, name: str, manifest: Manifest, hub: HubClaim | None = None) -> PublishedSnapshot:
+    def publish(
+        self,
+        namespace: str,
+        name: str,
+        manifest: Manifest,
+        hub: HubClaim | None = None,
+        policy: Policy = Policy(),  # noqa: B008 -- immutable
+    ) -> PublishedSnapshot:
         """Makes a complete manifest visible as `models/<namespace>/<name>/<snapshot>` and in the hub view. Idempotent.
 
         A reader sees the whole directory or none. `current` is not changed. All blobs have to be here and verified.
+        `policy` is taken over for all snapshots of the model.
         Raises IncompleteManifest, BlobMissing, PublishConflict, RecordError (a claim that is not a safe path), StoreIOError.
         """
         if not manifest.complete:
@@ -296,7 +279,9 @@ class Store:
                 if existing.manifest_digest != digest:
                     raise PublishConflict(f"{target} is published with other content; remove that snapshot first")
                 self.save_manifest(manifest)  # it may have been lost
-                return self._reclaim(existing, hub)
+                self._claim(existing, hub)
+                self._set_policy(namespace, name, policy)
+                return self._required(*existing.key)
             verified_at = min(mending.usable_blob(self.paths, self._index, str(file.sha256)) for file in manifest.files)
             # In this order, so that recovery finds manifest and record for every directory that became visible.
             self.save_manifest(manifest)
@@ -307,12 +292,14 @@ class Store:
                 manifest_digest=digest,
                 published_at=self._clock(),
                 hub=hub,
+                retain=policy.retain,
+                pinned=policy.pinned,
             )
             if os.path.lexists(target):
                 # Ours, if the index failed in the last step of an earlier call.
                 if not recovery.has_record(self.paths, record):
                     raise PublishConflict(f"{target} exists and was not made by this agent; move it away")
-                recovery.write_record(self.paths, record)
+                recovery.write_record(self.paths, record, record.published_at)
                 files = [mending.expected_row(self._index, file.path, str(file.sha256)) for file in manifest.files]
             else:
                 self._build(target, record, manifest)
@@ -320,6 +307,7 @@ class Store:
             # Crash after the node is labelled: the directory has to be there.
             fsync_directory(target.parent)
             self._index.add_snapshot(record, manifest.source, files, verified_at)
+            self._set_policy(namespace, name, policy)
             self._refresh_hub()
         return self._required(namespace, name, manifest.snapshot)
 
@@ -329,7 +317,8 @@ class Store:
         with self._tree, io_errors("switch", link):
             self._required(namespace, name, snapshot)
             replace_symlink(link, snapshot, self.paths.staging)
-            self._index.set_current(namespace, name, snapshot)
+            self._index.set_current(namespace, name, snapshot, self._clock())
+            self.usage.note([(namespace, name, snapshot)])
             self._refresh_hub()
 
     def remove_snapshot(self, namespace: str, name: str, snapshot: str) -> None:
@@ -418,7 +407,7 @@ class Store:
 
     def _build(self, target: Path, record: Publication, manifest: Manifest) -> None:
         """Record and directory of a publication, in this order, so that recovery knows what became visible."""
-        recovery.write_record(self.paths, record)
+        recovery.write_record(self.paths, record, record.published_at)
         staged = self.paths.staging / uuid.uuid4().hex
         try:
             link_tree(((file.path, self.paths.blob(str(file.sha256))) for file in manifest.files), staged)
@@ -430,23 +419,19 @@ class Store:
             recovery.remove_record(self.paths, (record.namespace, record.name, record.snapshot))
             raise
 
-    def _reclaim(self, existing: PublishedSnapshot, hub: HubClaim | None) -> PublishedSnapshot:
+    def _claim(self, existing: PublishedSnapshot, hub: HubClaim | None) -> None:
         """The same content under another branch or tag: only the claim changes."""
-        if existing.hub == hub:
-            self._refresh_hub()  # an earlier call may have failed just there
-            return existing
-        record = Publication(
-            namespace=existing.namespace,
-            name=existing.name,
-            snapshot=existing.snapshot,
-            manifest_digest=existing.manifest_digest,
-            published_at=existing.published_at,
-            hub=hub,
-        )
-        recovery.write_record(self.paths, record)
-        self._index.set_hub(*existing.key, hub)
-        self._refresh_hub()
-        return existing._replace(hub=hub)
+        if existing.hub != hub:
+            recovery.write_record(self.paths, existing._replace(hub=hub).publication, existing.last_used)
+            self._index.set_hub(*existing.key, hub)
+        self._refresh_hub()  # also where an earlier call failed just there
+
+    def _set_policy(self, namespace: str, name: str, policy: Policy) -> None:
+        for row in self._index.published():
+            if (row.namespace, row.name) == (namespace, name) and row.policy != policy:
+                changed = row._replace(retain=policy.retain, pinned=policy.pinned)
+                recovery.write_record(self.paths, changed.publication, row.last_used)
+        self._index.set_policy(namespace, name, policy)
 
     def _refresh_hub(self) -> None:
         for namespace, repo in self._index.hub_dirty():

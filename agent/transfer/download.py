@@ -18,8 +18,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from agent.store.errors import StoreFull, io_errors
+from agent.store.hold import Hold
 from agent.store.records import alias_keys
-from agent.store.store import Hold, NewBlob, Store
+from agent.store.store import NewBlob, Store
 from agent.transfer import backoff
 from agent.transfer.cancel import CancelToken
 from agent.transfer.clock import Clock

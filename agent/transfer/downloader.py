@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from agent.store.store import Hold, Store
+from agent.store.hold import Hold
+from agent.store.store import Store
 from agent.transfer.budget import OriginBudget
 from agent.transfer.cancel import CancelToken
 from agent.transfer.clock import Clock, SystemClock

@@ -54,6 +54,11 @@ def publish(
     return row
 
 
+def lasting(row: PublishedSnapshot) -> PublishedSnapshot:
+    """A row without what is not known any more when the index was lost."""
+    return row._replace(verified_at=None, last_used=0.0, current_since=None, current_until=None)
+
+
 def tree(top: Path) -> dict[str, str]:
     """What a reader finds below `top`: relative path -> content (or `-> target` for a symlink)."""
     found = {}

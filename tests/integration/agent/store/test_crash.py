@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from agent.store import BlobMissing, ProblemKind, Store
-from tests.support.caching import NEW, OLD, add_blob, digest, manifest, publish, tree
+from tests.support.caching import NEW, OLD, add_blob, digest, lasting, manifest, publish, tree
 from tests.support.crashing import survives
 
 FIRST = {"config.json": b"{}", "weights/part-1": b"1" * 100, "weights/part-2": b"2" * 100}
@@ -107,7 +107,7 @@ def check(root: Path, *, damaged: bool = False) -> None:
             assert {path.name for path in store.paths.blobs.rglob("*") if path.is_file()} == needed
             assert len(list(store.paths.manifests.iterdir())) == len(published)
             assert len(list(store.paths.records.glob("*/*/*"))) == len(published)
-        seen = tree(store.paths.hub), [row._replace(verified_at=None) for row in store.published()]
+        seen = tree(store.paths.hub), [lasting(row) for row in store.published()]
     if damaged:
         return
 
@@ -118,7 +118,7 @@ def check(root: Path, *, damaged: bool = False) -> None:
     for index in copy.glob("state.sqlite3*"):
         index.unlink()
     with Store.open(copy) as store:
-        assert seen == (tree(store.paths.hub), [row._replace(verified_at=None) for row in store.published()])
+        assert seen == (tree(store.paths.hub), [lasting(row) for row in store.published()])
 
 
 def in_store(root: Path, act: Action) -> Callable[[Callable[[], None]], None]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from agent.store import ProblemKind, Store, StoreLocked, StoreUnusable
-from tests.support.caching import NEW, OLD, add_blob, digest, publish, tree
+from tests.support.caching import NEW, OLD, add_blob, digest, lasting, publish, tree
 
 FILES = {"config.json": b"{}", "weights/part": bytes(range(250)) * 10}
 
@@ -27,7 +27,7 @@ def filled(root: Path) -> Path:
 
 
 def known(store: Store) -> object:
-    return [row._replace(verified_at=None) for row in store.published()], tree(store.paths.root / "hub")
+    return [lasting(row) for row in store.published()], tree(store.paths.root / "hub")
 
 
 def test_a_second_agent_is_refused(root: Path) -> None:

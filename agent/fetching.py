@@ -87,7 +87,15 @@ class TransferFetch:
         self._closing.close()
 
     def _locate(self, source: Source, uri: SourceURI, file: ManifestFile) -> Location:
-        listed = SourceFile(path=file.path, size=file.size, sha256=file.sha256, git_oid=file.git_oid, etag=file.etag)
+        listed = SourceFile(
+            path=file.path,
+            size=file.size,
+            sha256=file.sha256,
+            git_oid=file.git_oid,
+            etag=file.etag,
+            checksum=file.checksum,
+            locator=file.locator,
+        )
         return source.locate(uri, self._manifest.revision, listed, self._credential)
 
     def _watch(self, progress: Callable[[], Progress]) -> None:

@@ -168,6 +168,8 @@ def build_manifest(request: Request, resolution: Resolution) -> Manifest:
             sha256=Sha256(file.sha256) if file.sha256 else None,
             git_oid=GitOid(file.git_oid) if file.git_oid else None,
             etag=file.etag,
+            checksum=file.checksum,
+            locator=file.locator,
         )
         for file in resolution.files
     )

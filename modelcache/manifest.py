@@ -23,6 +23,8 @@ from typing import NewType
 
 import msgspec
 
+from modelcache.checksums import Checksum
+
 Sha256 = NewType("Sha256", str)
 """64 lowercase hex digits."""
 GitOid = NewType("GitOid", str)
@@ -33,6 +35,8 @@ MAX_FILES = 200_000
 MAX_PATH_BYTES = 1024
 MAX_SEGMENT_BYTES = 255
 """NAME_MAX of ext4, xfs and btrfs."""
+MAX_OPAQUE = 4096
+"""Characters of what only the source understands; S3 has keys of 1,024 bytes, three characters each when quoted."""
 MAX_FILE_BYTES = 16 * 1024**4
 """The largest file that ext4 holds with 4 KiB blocks (16 TiB)."""
 
@@ -48,8 +52,9 @@ class ManifestError(ValueError):
 class ManifestFile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One file of a model.
 
-    `path` is relative, with `/` between segments. `size` is in bytes. `sha256` or `git_oid` is what the source publishes;
-    both may be None for sources that publish no digest. `etag` pins the object's state for such sources.
+    `path` is relative, with `/` between segments. `size` is in bytes. `sha256`, `git_oid` or `checksum` (in the form of
+    `modelcache.checksums`) is what the source publishes; all may be None for sources that publish no digest. `etag` pins the
+    object's state for such sources, `locator` is what only the source understands (see `modelcache.sources.base`).
     """
 
     path: str
@@ -57,6 +62,8 @@ class ManifestFile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     sha256: Sha256 | None = None
     git_oid: GitOid | None = None
     etag: str | None = None
+    checksum: str | None = None
+    locator: str | None = None
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -210,6 +217,13 @@ def _entry_problem(file: ManifestFile) -> str | None:
         return f"whose sha256 {file.sha256[:80]!r} is not 64 hex digits"
     if file.git_oid is not None and not _HEX40.fullmatch(file.git_oid):
         return f"whose git blob id {file.git_oid[:80]!r} is not 40 hex digits"
+    if file.checksum is not None:
+        try:
+            Checksum.parse(file.checksum)
+        except ValueError as error:
+            return f"whose checksum cannot be used: {error}"
+    if len(file.etag or "") > MAX_OPAQUE or len(file.locator or "") > MAX_OPAQUE:
+        return f"whose etag or locator is longer than {MAX_OPAQUE} characters"
     return None
 
 

@@ -144,7 +144,7 @@ class Download:
 
     def _make_empty(self, item: Item) -> str:
         """An empty file needs no request: its content is known. Returns its sha256."""
-        digests = FileDigest(0, git=item.file.git_oid is not None).result()
+        digests = FileDigest.of(item.file).result()
         wrong = mismatch(item.file, digests)
         if wrong is not None:
             raise wrong
@@ -222,7 +222,7 @@ class Download:
     def _follow(self, item: Item) -> None:
         item.follower = Follower(
             self._partial(item),
-            git=item.file.git_oid is not None,
+            digest=FileDigest.of(item.file),
             cancel=self._cancel,
             verified=self._meter.verified,
             bad=lambda index: self._piece_was_bad(item, index),
@@ -340,7 +340,7 @@ class Download:
             self._shared.buffers,
             received=self._meter.received,
             finished=lambda index: self._piece_is_here(item),
-            digest=FileDigest(partial.size, git=item.file.git_oid is not None) if item.pieces == 1 else None,
+            digest=FileDigest.of(item.file) if item.pieces == 1 else None,
         )
         failures = 0
         while True:

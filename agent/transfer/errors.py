@@ -31,7 +31,7 @@ class InsufficientStorage(TransferError):
 
 
 class IntegrityError(TransferError):
-    """The content of a file has another digest than the manifest says. `kind` is `sha256` or `git blob id`."""
+    """The content of a file has another digest than the manifest says. `kind` is `sha256`, `git blob id` or `checksum`."""
 
     def __init__(self, path: str, *, kind: str, expected: str, actual: str) -> None:
         super().__init__(

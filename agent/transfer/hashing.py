@@ -23,41 +23,62 @@ from agent.store.errors import StoreIOError, io_errors
 from agent.transfer.cancel import CancelToken
 from agent.transfer.errors import Cancelled
 from agent.transfer.partial import PartialFile
+from modelcache.checksums import Checksum
+from modelcache.manifest import ManifestFile
 
 READ_BYTES = 1 << 20
 
 
 class Digests(NamedTuple):
-    """Hex digests of a whole file. `git_oid` is None where it was not asked for."""
+    """Hex digests of a whole file. `git_oid` and `checksum` (see `modelcache.checksums`) are None where not asked for."""
 
     sha256: str
     git_oid: str | None
+    checksum: str | None = None
 
 
 class FileDigest:
-    """sha256, and git's blob id where a source publishes that instead, in one pass."""
+    """sha256, and git's blob id or another checksum where a source publishes that instead, in one pass."""
 
-    def __init__(self, size: int, *, git: bool) -> None:
+    def __init__(self, size: int, *, git: bool, checksum: str | None = None) -> None:
         self._sha256 = hashlib.sha256()
         # Git object ids are not used for security here: the sha256 of the same bytes goes into the manifest.
         self._git = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False) if git else None
+        self._kind = Checksum.parse(checksum) if checksum is not None else None
+        self._checksum = self._kind.begin() if self._kind is not None else None
+
+    @staticmethod
+    def of(file: ManifestFile) -> FileDigest:
+        """Everything that `file` is to be compared with. A known sha256 makes other checksums needless."""
+        return FileDigest(
+            file.size,
+            git=file.git_oid is not None,
+            checksum=file.checksum if file.sha256 is None else None,
+        )
 
     def update(self, data: memoryview) -> None:
         """Adds the next bytes."""
         self._sha256.update(data)
         if self._git is not None:
             self._git.update(data)
+        if self._checksum is not None:
+            self._checksum.update(data)
 
     def copy(self) -> FileDigest:
         """The state so far, to come back to."""
         other = FileDigest.__new__(FileDigest)
         other._sha256 = self._sha256.copy()
         other._git = self._git.copy() if self._git is not None else None
+        other._kind = self._kind
+        other._checksum = self._checksum.copy() if self._checksum is not None else None
         return other
 
     def result(self) -> Digests:
         """The digests of everything that was added."""
-        return Digests(self._sha256.hexdigest(), self._git.hexdigest() if self._git is not None else None)
+        checksum = None
+        if self._kind is not None and self._checksum is not None:
+            checksum = str(self._kind._replace(value=self._checksum.hexdigest()))
+        return Digests(self._sha256.hexdigest(), self._git.hexdigest() if self._git is not None else None, checksum)
 
 
 class Follower:
@@ -71,7 +92,7 @@ class Follower:
         self,
         partial: PartialFile,
         *,
-        git: bool,
+        digest: FileDigest,
         cancel: CancelToken,
         verified: Callable[[int], None],
         bad: Callable[[int], None],
@@ -84,7 +105,7 @@ class Follower:
         self._bad = bad
         self._done = done
         self._failed = failed
-        self._digest = FileDigest(partial.size, git=git)
+        self._digest = digest
         self._next = 0
 
     def advance(self, buffer: memoryview) -> None:

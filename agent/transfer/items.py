@@ -46,6 +46,7 @@ def mismatch(file: ManifestFile, digests: Digests) -> IntegrityError | None:
     for kind, expected, actual in (
         ("sha256", file.sha256, digests.sha256),
         ("git blob id", file.git_oid, digests.git_oid),
+        ("checksum", file.checksum if file.sha256 is None else None, digests.checksum),
     ):
         if expected is not None and expected != actual:
             return IntegrityError(file.path, kind=kind, expected=expected, actual=str(actual))

@@ -57,6 +57,10 @@ class SourceFile(msgspec.Struct, frozen=True):
     """40 lower-case hex digits, sha1 of `blob <size>\\0` and the bytes, where the source publishes it."""
     etag: str | None = None
     """Opaque version of the object where it has one (S3, HTTP), to detect a change under the same name."""
+    checksum: str | None = None
+    """Another checksum of the content that the source publishes, as `modelcache.checksums` writes it."""
+    locator: str | None = None
+    """What `locate` will need beyond URI, revision and path; opaque to everybody but the source."""
 
 
 class Resolution(msgspec.Struct, frozen=True):

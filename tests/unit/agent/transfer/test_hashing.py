@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from agent.transfer.cancel import CancelToken
 from agent.transfer.hashing import Digests, FileDigest, Follower, HashPool
 from agent.transfer.partial import PartialFile
+from modelcache.manifest import ManifestFile, Sha256
 
 PIECE = 100
 CONTENT = bytes(range(251)) * 4
@@ -38,7 +39,7 @@ class Watch:
         self.changed = threading.Condition()
         self.follower = Follower(
             self.partial,
-            git=git,
+            digest=FileDigest(self.partial.size, git=git),
             cancel=self.cancel,
             verified=self._verified,
             bad=self._bad,
@@ -151,3 +152,13 @@ def test_a_cancelled_follower_comes_to_rest(tmp_path: Path, pool: HashPool) -> N
     assert watch.digests is None
     assert watch.error is None
     watch.partial.close()
+
+
+@pytest.mark.parametrize(("sha256", "computed"), [(None, "crc32:cbf43926"), (Sha256("0" * 64), None)])
+def test_a_published_checksum_is_computed_where_no_sha256_is_known(sha256: Sha256 | None, computed: str | None) -> None:
+    digest = FileDigest.of(ManifestFile(path="a", size=9, sha256=sha256, checksum="crc32:00000000"))
+    digest.update(memoryview(b"12345"))
+    before = digest.copy()
+    digest.update(memoryview(b"xxx"))
+    before.update(memoryview(b"6789"))
+    assert before.result() == Digests(hashlib.sha256(b"123456789").hexdigest(), None, computed)

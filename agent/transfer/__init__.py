@@ -17,7 +17,7 @@ Raised: InsufficientStorage(needs, free), IntegrityError(path, kind, expected, a
 SourceErrors that are not retryable; StoreError. A fetch for the same manifest goes on where the last one ended.
 
 Inside, from the bottom up: mechanics that know nothing of models (cancel, clock, backoff, limiter, budget, pace, space,
-flights, pieces), the file under way (journal, partial, sink, hashing), where bytes come from (source, connections,
+flights, pieces), the file under way (journal, partial, seeding, sink, hashing), where bytes come from (source, connections,
 places, origin, directory), and the download itself (plan, progress, download, downloader).
 """
 

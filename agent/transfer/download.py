@@ -31,6 +31,7 @@ from agent.transfer.items import Item, itemize, mismatch
 from agent.transfer.partial import PartialFile
 from agent.transfer.plan import Plan, Work
 from agent.transfer.progress import Meter, Waiting
+from agent.transfer.seeding import seed
 from agent.transfer.sink import BufferPool, PieceSink
 from agent.transfer.source import Overlay, PieceSource, RangesIgnored
 from agent.transfer.space import SpaceLedger, on_disk
@@ -185,7 +186,7 @@ class Download:
             if item.key in partials:
                 before = partials[item.key].allocated_bytes()
                 try:
-                    self._take_over(partials[item.key])
+                    self._take_over(item, partials[item.key])
                 except StoreFull as error:
                     # Nothing of this download stays: there is no room for it. What was there before may be of use.
                     for created in new:
@@ -194,11 +195,14 @@ class Download:
                 reservation.used(partials[item.key].allocated_bytes() - before)
             self._begin(item)
 
-    def _take_over(self, partial: PartialFile) -> None:
+    def _take_over(self, item: Item, partial: PartialFile) -> None:
+        remains = self._store.remains(item.file.sha256) if item.file.sha256 is not None else None
         with io_errors("reserve room for", partial.data):
             partial.prepare()
-            if partial.finished_bytes():
+            if remains is not None or partial.finished_bytes():
                 partial.open()
+        if remains is not None:
+            seed(partial, remains, lambda _: self._cancel.check())
 
     def _walk(self) -> Iterator[tuple[str, int]]:
         """The pieces in the order in which peers let us set out for them."""

@@ -6,6 +6,7 @@
 `content`, `failures`  what the two know about manifests and snapshots, and about exceptions
 `node`                 the labels of the agent's own Node
 `sync`, `channel`      the stream to the controller; `desired` and `report` are what goes over it, in and out
+`metrics`, `counting`  what is told to Prometheus
 `ports`, `fetching`    what the control side needs of disk and network, and how it gets it
 `settings`             what an administrator can set
 `slots`, `threads`, `wakeup`, `progress`   mechanics that know nothing of models

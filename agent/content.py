@@ -148,6 +148,11 @@ def completed_tree_digest(manifest: Manifest, digests: Mapping[str, str]) -> str
         return ""
 
 
+def same_content(former: Manifest, manifest: Manifest) -> bool:
+    """Whether one is the other, perhaps with more digests filled in."""
+    return (former.source, former.snapshot) == (manifest.source, manifest.snapshot)
+
+
 def missing_digests(manifest: Manifest, digests: Mapping[str, str]) -> dict[str, str]:
     """sha256 by path of the files for which the manifest has none."""
     return {file.path: digests[file.path] for file in manifest.files if file.sha256 is None and file.path in digests}

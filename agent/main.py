@@ -17,7 +17,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Coroutine
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from random import Random
@@ -26,6 +26,7 @@ from typing import Any
 from agent.channel import open_channel
 from agent.content import inspect
 from agent.fetching import TransferFetcher
+from agent.metrics import AgentMetrics, AgentState
 from agent.models import Models, revisions_at_start
 from agent.node import NodeLabels
 from agent.peers.exchange import PeerExchange
@@ -38,6 +39,8 @@ from agent.threads import in_thread
 from agent.transfer import Downloader, TransferSettings
 from modelcache.kube.client import KubeClient
 from modelcache.kube.clock import LoopClock
+from modelcache.metrics import ApiRequests, new_registry
+from modelcache.monitor import MonitorServer
 from modelcache.rpc.address import parse_address
 from modelcache.rpc.modelcache_pb2 import Capacity, Hello, Report
 from modelcache.settings import wrong
@@ -58,6 +61,31 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
     `modelcache.kube.errors.ConfigError` (no cluster to talk to), all at start, each with a message for the administrator.
     """
     settings.check()
+    registry = new_registry("agent", version(DISTRIBUTION))
+    watched = Watched(AgentMetrics(registry), ApiRequests(registry))
+    address = settings.metrics_address
+    if address is None:
+        await _run(settings, stop, watched)
+        return
+    # Before the cache is opened: after a crash that may take a while, and the kubelet has to see that somebody is at it.
+    monitor = MonitorServer(address, registry, lambda: watched.problem)
+    _log.info("metrics and health at http://%s", await monitor.start(), extra={"node": settings.node})
+    try:
+        await _run(settings, stop, watched)
+    finally:
+        await monitor.stop()
+
+
+@dataclass
+class Watched:
+    """What others see of this process. `problem`: why it cannot do its work yet, empty when it can."""
+
+    metrics: AgentMetrics
+    requests: ApiRequests
+    problem: str = "the cache is being opened"
+
+
+async def _run(settings: Settings, stop: asyncio.Event, watched: Watched) -> None:
     store = await in_thread(lambda: Store.open(settings.root))
     downloader = Downloader(
         store,
@@ -67,8 +95,9 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
     )
     all_ended = True
     try:
-        async with KubeClient.connect(settings.kubeconfig, user_agent="modelcache-agent") as client:
-            all_ended = await _serve(settings, stop, store, downloader, client)
+        observe = watched.requests.observe
+        async with KubeClient.connect(settings.kubeconfig, user_agent="modelcache-agent", observe=observe) as client:
+            all_ended = await _serve(settings, stop, store, downloader, client, watched)
     finally:
         if all_ended:
             # Otherwise a thread is still at it; the end of the process closes both.
@@ -77,7 +106,12 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
 
 
 async def _serve(
-    settings: Settings, stop: asyncio.Event, store: Store, downloader: Downloader, client: KubeClient
+    settings: Settings,
+    stop: asyncio.Event,
+    store: Store,
+    downloader: Downloader,
+    client: KubeClient,
+    watched: Watched,
 ) -> bool:
     """Everything between start and end; whether nothing is left running."""
     clock, rng = LoopClock(), Random()  # noqa: S311  # jitter, not cryptography
@@ -110,7 +144,24 @@ async def _serve(
             capacity=_capacity(settings.root, models.cached_bytes()),
         )
 
+    def state() -> AgentState:
+        usage = shutil.disk_usage(settings.root)
+        return AgentState(
+            cached_bytes=models.cached_bytes(),
+            filesystem_bytes=usage.total,
+            free_bytes=usage.free,
+            reserved_bytes=downloader.reserved_bytes(),
+            models=models.phases(),
+            revisions=models.conditions(),
+            connected=sync.connected,
+            heard_at=sync.heard_at,
+            labels_stuck=bool(labels.problem),
+            downloads=slots.taken,
+            downloads_waiting=slots.waiting,
+        )
+
     instance = str(uuid.uuid4())
+    slots = Slots(settings.max_downloads)
     said_zone: list[str] = []
     zone_known = asyncio.Event()
     labels = NodeLabels(
@@ -137,7 +188,7 @@ async def _serve(
         held,
         cache=store,
         fetcher=TransferFetcher(store, downloader, exchange),
-        slots=Slots(settings.max_downloads),
+        slots=slots,
         manifest=sync.manifest,
         shown=labels.shown,
         announce=labels.want,
@@ -146,7 +197,10 @@ async def _serve(
         clock=clock,
         unix=time.time,
         rng=rng,
+        metrics=watched.metrics,
     )
+    watched.metrics.state = state
+    watched.problem = ""
 
     async def connect() -> None:
         with contextlib.suppress(TimeoutError):

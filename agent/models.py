@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from random import Random
+
+from prometheus_client import CollectorRegistry
 
 from agent import plan
 from agent.content import Held, needed_by
 from agent.desired import Desired, Peers
+from agent.metrics import AgentMetrics
 from agent.peers.access import Grant
 from agent.peers.keys import sizes_in
 from agent.ports import Cache, Fetcher
-from agent.report import ModelFacts, model_report
+from agent.report import ModelFacts, model_report, phase
 from agent.slots import Slots
 from agent.store import Keep, StoreError
 from agent.surroundings import Surroundings
@@ -26,7 +30,7 @@ from agent.wakeup import Wakeup
 from agent.worker import ModelWorker
 from modelcache.kube.clock import Clock
 from modelcache.kube.resources import ObjectKey
-from modelcache.rpc.modelcache_pb2 import ModelReport
+from modelcache.rpc.modelcache_pb2 import ModelReport, Phase
 
 _log = logging.getLogger(__name__)
 
@@ -59,6 +63,7 @@ class Models:
         clock: Clock,
         unix: Callable[[], float],
         rng: Random,
+        metrics: AgentMetrics | None = None,
     ) -> None:
         """`held`: what is published at start. `announce` and `shown` are the node's labels. `changed`: look at `reports`.
 
@@ -90,6 +95,7 @@ class Models:
             clock=clock,
             unix=unix,
             rng=rng,
+            metrics=metrics or AgentMetrics(CollectorRegistry()),
         )
         self._facts: dict[ObjectKey, ModelFacts] = {}
         self._workers: dict[ObjectKey, ModelWorker] = {}
@@ -148,6 +154,14 @@ class Models:
             sizes = {file.sha256: file.size for manifest in manifests.values() for file in manifest.files}
             self._counted, self._cached_bytes = set(manifests), sum(sizes.values())
         return self._cached_bytes
+
+    def phases(self) -> Counter[str]:
+        """How many models are in which phase, by the words of `agent.metrics.PHASES`."""
+        return Counter(Phase.Name(phase(worker)).removeprefix("PHASE_").lower() for worker in self._workers.values())
+
+    def conditions(self) -> Counter[str]:
+        """How many published revisions are in which condition, by the words of `agent.metrics.CONDITIONS`."""
+        return Counter(held.snapshot.condition.value for worker in self._workers.values() for held in worker.held)
 
     async def run(self) -> None:
         """Work until cancelled; returns when every worker and its threads have ended."""

@@ -204,6 +204,13 @@ Step: TypeAlias = (
 )
 
 
+def named(step: Step) -> str:
+    """A step for the log: `download`, `switch 1a2b3c`."""
+    words = "".join(f" {character.lower()}" if character.isupper() else character for character in type(step).__name__)
+    detail = getattr(step, "snapshot", None) or getattr(step, "revision", None)
+    return f"{words.strip()} {detail}" if detail else words.strip()
+
+
 def next_step(view: View) -> Step:
     """The step that comes next."""
     wanted, target, current = view.wanted, view.target, view.current

@@ -20,6 +20,7 @@ from modelcache.rpc.modelcache_pb2 import (
     ModelKey,
     ModelReport,
     PeerProblem,
+    Phase,
     Problem,
     Report,
 )
@@ -50,13 +51,12 @@ def model_report(
 ) -> ModelReport:
     """The report about one model. `now` is monotonic, `unix` the wall clock of the same moment."""
     view, current = worker.view, worker.current
-    failed = worker.trouble is not None and worker.trouble.failure.permanent
-    phase = phase_of(view, failed=failed, working=worker.working)
+    now_in = phase(worker)
     known = _subject(worker)
     report = ModelReport(
         model=ModelKey(namespace=worker.key.namespace, name=worker.key.name),
         manifest_digest=worker.wanted_digest or (current.row.manifest_digest if current is not None else ""),
-        phase=phase,
+        phase=now_in,
         bytes_total=known.size if known is not None else 0,
         bytes_done=_bytes_done(worker, view, known),
         origin_bytes=worker.traffic.origin_bytes,
@@ -67,7 +67,7 @@ def model_report(
         ],
         current_revision=current.snapshot.revision if current is not None else "",
     )
-    if phase == PHASE_DOWNLOADING:
+    if now_in == PHASE_DOWNLOADING:
         report.bytes_per_second = facts.meter.sample(now, report.bytes_done)
     if known is not None and view.fetched:
         report.tree_digest = worker.tree_digest
@@ -77,12 +77,18 @@ def model_report(
         report.tree_digest = known.tree_digest or ""
     if worker.since is not None:
         report.started_at.CopyFrom(_timestamp(worker.since))
-    if phase == PHASE_READY and current is not None:
+    if now_in == PHASE_READY and current is not None:
         report.ready_at.CopyFrom(_timestamp(current.row.published_at))
     problem = _problem(worker, view, unix - now, label_problem, label_next_try)
     if problem is not None:
         report.problem.CopyFrom(problem)
     return report
+
+
+def phase(worker: ModelWorker) -> Phase.ValueType:
+    """How far the model of this worker is."""
+    failed = worker.trouble is not None and worker.trouble.failure.permanent
+    return phase_of(worker.view, failed=failed, working=worker.working)
 
 
 def _subject(worker: ModelWorker) -> Known | None:

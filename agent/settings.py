@@ -11,8 +11,8 @@ from pathlib import Path
 import msgspec
 
 from modelcache.paths import DEFAULT_ROOT
-from modelcache.rpc.address import AddressError, parse_address
-from modelcache.settings import wrong
+from modelcache.rpc.address import Address, AddressError, parse_address
+from modelcache.settings import optional_address, wrong
 
 MAX_DOWNLOADS_LIMIT = 64
 """Models at once. Each takes a thread pool of its own; more than this only makes every one of them slower."""
@@ -37,7 +37,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     models are downloaded at once, `connections` how many requests are under way at one source, `bandwidth` the limit of the
     node in bytes per second in each direction (None: no limit), and `reserve_bytes` what stays free on the cache's file
     system. `peer_listen` is the `host:port` at which other agents are served (port 0: any free one; empty: not at all),
-    `peer_uploads` how many pieces are sent to them at the same time.
+    `peer_uploads` how many pieces are sent to them at the same time. `metrics_listen` is
+    where metrics and health are served over HTTP; empty: nowhere.
     """
 
     node: str
@@ -51,6 +52,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     reserve_bytes: int = 1024**3
     peer_listen: str = "127.0.0.1:0"
     peer_uploads: int = 4
+    metrics_listen: str = ""
+
+    @property
+    def metrics_address(self) -> Address | None:
+        """`metrics_listen`, parsed; None for nowhere. Raises SettingsError."""
+        return optional_address("metrics_listen", self.metrics_listen)
 
     def check(self) -> None:
         """Raises SettingsError for the first value that cannot work."""
@@ -94,6 +101,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             self._check_peer_listen()
         if not 1 <= self.peer_uploads <= MAX_UPLOADS_LIMIT:
             raise wrong("peer_uploads", f"is {self.peer_uploads}; it must be from 1 to {MAX_UPLOADS_LIMIT}")
+        _ = self.metrics_address
         if self.reserve_bytes < 0:
             raise wrong("reserve_bytes", f"is {self.reserve_bytes}; it cannot be negative")
 

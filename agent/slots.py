@@ -20,11 +20,17 @@ class Slots:
     def __init__(self, count: int) -> None:
         self._semaphore = asyncio.Semaphore(count)
         self._waiting = 0
+        self._taken = 0
 
     @property
     def waiting(self) -> int:
         """How many queue."""
         return self._waiting
+
+    @property
+    def taken(self) -> int:
+        """How many places are in use."""
+        return self._taken
 
     @asynccontextmanager
     async def place(self) -> AsyncIterator[None]:
@@ -34,9 +40,11 @@ class Slots:
             await self._semaphore.acquire()
         finally:
             self._waiting -= 1
+        self._taken += 1
         try:
             yield
         finally:
+            self._taken -= 1
             self._semaphore.release()
 
 

@@ -8,6 +8,7 @@ from random import Random
 from typing import NamedTuple
 
 from agent.failures import Failure
+from agent.metrics import AgentMetrics
 from agent.ports import Cache, Fetcher
 from agent.slots import Slots
 from modelcache.kube.clock import Clock
@@ -36,6 +37,7 @@ class Surroundings:
     clock: Clock
     unix: Callable[[], float]
     rng: Random
+    metrics: AgentMetrics
 
 
 class Trouble(NamedTuple):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from random import Random
 from typing import TYPE_CHECKING
@@ -73,6 +74,7 @@ class Sync:
         take: Callable[[Desired], None],
         clock: Clock,
         rng: Random,
+        unix: Callable[[], float] = time.time,
     ) -> None:
         """`hello` and `report` tell the present state (the nonce is added here), `take` takes a desired state over."""
         self._connect = connect
@@ -87,6 +89,14 @@ class Sync:
         self._nonce = ""
         self._heartbeat = HEARTBEAT_SECONDS
         self._last_problem = ""
+        self._unix = unix
+        self.heard_at: float | None = None
+        """When the last desired state came, in Unix seconds."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a stream on which a controller has spoken."""
+        return self._call is not None and self._nonce != ""
 
     def changed(self) -> None:
         """There may be something to report."""
@@ -173,6 +183,7 @@ class Sync:
                 _log.info("%s; it wants %d models here", CONNECTED, len(desired.models))
                 self._last_problem = ""
             self._take(desired)
+            self.heard_at = self._unix()
             self._nonce, self._heartbeat = desired.nonce, desired.heartbeat
             self._changed.set()
 

@@ -24,8 +24,10 @@ from agent.content import (
     hub_claim,
     load_held,
     mend,
+    same_content,
     target_of,
 )
+from agent.counting import DownloadCount
 from agent.desired import Peers, Wanted
 from agent.failures import (
     MANIFEST_UNAVAILABLE,
@@ -47,7 +49,6 @@ from agent.transfer.errors import Cancelled
 from agent.wakeup import Wakeup
 from modelcache.kube.backoff import Backoff
 from modelcache.kube.resources import ObjectKey
-from modelcache.manifest import Manifest
 
 _log = logging.getLogger(__name__)
 
@@ -92,6 +93,8 @@ class ModelWorker:
         self._emptied = False
         self._downloading = False
         self._earlier = Traffic(0, 0)
+        self._announced = ""
+        """Digest of the manifest for which it was counted how long it took to become ready."""
         self._changed = Wakeup(around.clock)
         self._backoff = self._new_backoff()
 
@@ -189,7 +192,9 @@ class ModelWorker:
                 # What failed is not what is to be done any more.
                 self.trouble = None
                 if step != waits_for:
-                    self._say(_named(step))
+                    self._say(plan.named(step))
+                    if isinstance(step, plan.Done):
+                        self._count_ready()
                 waits_for = step
                 self._around.changed()
                 await self._changed.wait()
@@ -227,7 +232,7 @@ class ModelWorker:
                     if self._goes_on_for(found, right.digest):
                         step = plan.next_step(self.view) if found.exception() is None else step
                         continue
-                self._say(f"stops: {_named(step)}")
+                self._say(f"stops: {plan.named(step)}")
                 task.cancel()
                 await asyncio.wait([task])
         finally:
@@ -257,7 +262,7 @@ class ModelWorker:
             self._say(f"downloads without the new manifest: {error}", logging.WARNING)
             return True
         known = found.result()
-        if known.digest != digest or self.known is None or not _same_content(self.known.manifest, known.manifest):
+        if known.digest != digest or self.known is None or not same_content(self.known.manifest, known.manifest):
             return False
         self._aim_at(known)
         return True
@@ -277,26 +282,31 @@ class ModelWorker:
         failure = failure_of(error)
         if failure is None:
             trace = redacted("".join(traceback.format_exception(error)), credential)
-            self._say(f"{_named(step)} failed unexpectedly: {trace}", logging.ERROR)
+            self._say(f"{plan.named(step)} failed unexpectedly: {trace}", logging.ERROR)
             failure = Failure("InternalError", f"{type(error).__name__} in the agent; see its log.", permanent=False)
         failure = failure._replace(message=redacted(failure.message, credential))
         now = self._around.clock.now()
         delay = PERMANENT_RETRY if failure.permanent else self._backoff.fail(now, failure.retry_after)
         self.trouble = Trouble(failure, now + delay)
-        self._say(f"{_named(step)} failed, next try in {delay:.0f} s: {failure.message}", logging.WARNING)
+        self._around.metrics.failed(failure.reason, permanent=failure.permanent)
+        self._say(f"{plan.named(step)} failed, next try in {delay:.0f} s: {failure.message}", logging.WARNING)
 
     async def _act(self, step: plan.Step) -> None:
         cache, (namespace, name) = self._around.cache, self.key
         if isinstance(step, plan.Refuse):
             raise Refused(step.reason, step.message)
-        self._say(_named(step))
+        self._say(plan.named(step))
         if isinstance(step, plan.FetchManifest):
             await self._learn(step.digest)
         elif isinstance(step, plan.Download):
             await self._download()
         elif isinstance(step, plan.Mend):
             work, stop = mend(cache, self.key, step.snapshot)
-            await self._reload({step.snapshot: await in_thread(work, stop)})
+            began = self._around.clock.now()
+            condition = await in_thread(work, stop)
+            self._around.metrics.verified(self._around.clock.now() - began, "mend")
+            self._around.metrics.repaired(success=condition is Condition.SOUND)
+            await self._reload({step.snapshot: condition})
         elif isinstance(step, plan.Publish):
             await self._publish()
         elif isinstance(step, plan.Switch):
@@ -336,13 +346,22 @@ class ModelWorker:
         former, self.known = self.known, known
         if former is not None and former.digest == known.digest:
             return
-        if former is None or not _same_content(former.manifest, known.manifest):
+        if former is None or not same_content(former.manifest, known.manifest):
             self._new_content()
-            self.since = self._around.unix() if self._is_to_come(known) else None
+            to_come = self._is_to_come(known)
+            self.since = self._around.unix() if to_come else None
+            self._around.metrics.wanted(hit=not to_come)
             self._around.litter()
         self._fetched = ""
         self._contradiction = contradiction(known.manifest, self.digests)
         self._around.changed()
+
+    def _count_ready(self) -> None:
+        """The node holds what is wanted and says so; counted once for content that had to come."""
+        digest = self.wanted_digest or ""
+        if self.since is not None and digest != self._announced:
+            self._announced = digest
+            self._around.metrics.became_ready(max(0.0, self._around.unix() - self.since))
 
     def _is_to_come(self, known: Known) -> bool:
         return all(held.snapshot.manifest_digest != known.digest for held in self.held)
@@ -372,18 +391,18 @@ class ModelWorker:
             self._downloading = True
             around.changed()
             try:
-                digests = await self._attend(fetch)
+                digests = await self._attend(fetch, DownloadCount(around.metrics, known.manifest.source, around.clock))
             finally:
                 self._downloading = False
                 if self.fetch is not fetch:
                     fetch.close()
         tree_digest = await in_thread(lambda: completed_tree_digest(known.manifest, digests))
         now = self.known
-        if now is not None and _same_content(now.manifest, known.manifest):
+        if now is not None and same_content(now.manifest, known.manifest):
             self.digests, self.tree_digest, self._fetched = dict(digests), tree_digest, known.digest
             self._contradiction = contradiction(now.manifest, self.digests)
 
-    async def _attend(self, fetch: Fetch) -> Mapping[str, str]:
+    async def _attend(self, fetch: Fetch, count: DownloadCount) -> Mapping[str, str]:
         """Waits for a download, and takes its place away when it blocks others."""
         clock = self._around.clock
         running = asyncio.create_task(in_thread(fetch.run, fetch.cancel))
@@ -393,23 +412,28 @@ class ModelWorker:
         try:
             while not running.done():
                 progress = fetch.progress()
-                count = progress.fetched_bytes + progress.verified_bytes if progress is not None else 0
+                count.look(progress)
+                moment = progress.fetched_bytes + progress.verified_bytes if progress is not None else 0
                 if progress is not None and progress.fetched_bytes > 0:
                     # Whatever went wrong before, bytes come again.
                     self.trouble = None
-                if count != last or progress is None or progress.waiting is None:
-                    moved, last = clock.now(), count
+                if moment != last or progress is None or progress.waiting is None:
+                    moved, last = clock.now(), moment
                 elif should_yield(clock.now() - moved, self._around.slots.waiting):
                     self._say(f"lets others go first: {progress.waiting.message}")
                     fetch.cancel()
                 self._around.changed()
                 await ended.wait(_LOOK_SECONDS)
                 self.peer_problems |= {problem.node: problem for problem in fetch.peer_problems()}
+            error = running.exception()
+            if not isinstance(error, Cancelled):
+                count.end(fetch.progress(), success=error is None)
             return running.result()
         finally:
             if not running.done():
                 running.cancel()
                 await asyncio.wait([running])
+                count.look(fetch.progress())
 
     async def _publish(self) -> None:
         cache, (namespace, name) = self._around.cache, self.key
@@ -448,15 +472,3 @@ class ModelWorker:
         revision = self.known.manifest.revision[:12] if self.known is not None else ""
         context = {"model": str(self.key), "node": self._around.node, "revision": revision}
         _log.log(level, "%s", text, extra=context)
-
-
-def _same_content(former: Manifest, manifest: Manifest) -> bool:
-    """Whether one is the other, perhaps with more digests filled in."""
-    return (former.source, former.snapshot) == (manifest.source, manifest.snapshot)
-
-
-def _named(step: plan.Step) -> str:
-    """A step for the log: `download`, `switch 1a2b3c`."""
-    words = "".join(f" {character.lower()}" if character.isupper() else character for character in type(step).__name__)
-    detail = getattr(step, "snapshot", None) or getattr(step, "revision", None)
-    return f"{words.strip()} {detail}" if detail else words.strip()

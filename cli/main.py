@@ -54,6 +54,13 @@ Insecure = Annotated[
         envvar="MODELCACHE_INSECURE",
     ),
 ]
+MetricsListen = Annotated[
+    str,
+    typer.Option(
+        help="Where /metrics, /livez and /readyz are served over HTTP, host:port ([::] for all addresses); empty: nowhere.",
+        envvar="MODELCACHE_METRICS_LISTEN",
+    ),
+]
 Format = Annotated[LogFormat, typer.Option(help="How log lines look.", envvar="MODELCACHE_LOG_FORMAT")]
 Level = Annotated[
     str, typer.Option(help="debug, info, warning or error.", envvar="MODELCACHE_LOG_LEVEL", metavar="LEVEL")
@@ -126,6 +133,13 @@ def controller(
     workers: Annotated[
         int, typer.Option(help="Models that are reconciled at the same time.", envvar="MODELCACHE_WORKERS")
     ] = 4,
+    metrics_listen: MetricsListen = "",
+    health_listen: Annotated[
+        str,
+        typer.Option(
+            help="Where kubelets ask for gRPC health, host:port; empty: nowhere.", envvar="MODELCACHE_HEALTH_LISTEN"
+        ),
+    ] = "",
     log_format: Format = LogFormat.json,
     log_level: Level = "info",
 ) -> None:
@@ -144,6 +158,8 @@ def controller(
         resolve_retry=resolve_retry,
         resolve_workers=resolve_workers,
         workers=workers,
+        metrics_listen=metrics_listen,
+        health_listen=health_listen,
     )
     try:
         settings.check()
@@ -193,6 +209,7 @@ def agent(
         int,
         typer.Option(help="Pieces that are sent to other agents at the same time.", envvar="MODELCACHE_PEER_UPLOADS"),
     ] = 4,
+    metrics_listen: MetricsListen = "",
     log_format: Format = LogFormat.json,
     log_level: Level = "info",
 ) -> None:
@@ -212,6 +229,7 @@ def agent(
         reserve_bytes=reserve_bytes,
         peer_listen=peer_listen,
         peer_uploads=peer_uploads,
+        metrics_listen=metrics_listen,
     )
     try:
         settings.check()

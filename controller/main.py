@@ -7,10 +7,14 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from importlib.metadata import version
 from random import Random
 
 from controller.crdcheck import check_crd
+from controller.health import HealthServer
+from controller.metrics import ControllerMetrics
 from controller.server import AgentServer
 from controller.settings import Settings
 from controller.term import Term
@@ -20,12 +24,15 @@ from modelcache.kube.clock import Clock, LoopClock
 from modelcache.kube.elector import LeaderElector
 from modelcache.kube.errors import Forbidden, Invalid, KubeError
 from modelcache.kube.events import EventRecorder
+from modelcache.metrics import ApiRequests, new_registry
+from modelcache.monitor import MonitorServer
 from modelcache.rpc.address import Address
 
 _log = logging.getLogger(__name__)
 
 LEASE = "modelcache-controller"
 COMPONENT = "modelcache-controller"
+DISTRIBUTION = "dynamo-model-cache"
 
 
 async def run(
@@ -46,25 +53,68 @@ async def run(
     settings.check()
     clock = clock or LoopClock()
     rng = rng or Random()  # noqa: S311  # jitter, not cryptography
-    async with KubeClient.connect(settings.kubeconfig, user_agent=COMPONENT) as client:
+    watched = Watched(settings)
+    requests = ApiRequests(watched.registry)
+    async with (
+        watched.serving(),
+        KubeClient.connect(settings.kubeconfig, user_agent=COMPONENT, observe=requests.observe) as client,
+    ):
         server = AgentServer(settings.address)
         address = await server.start()
         try:
             _log.info("listening for agents at %s, without encryption; API server %s", address, client.server)
             on_listening(address)
-            await _until(stop, _work(client, server, settings, clock, rng))
+            await _until(stop, _work(client, server, watched, settings, clock, rng))
         finally:
             await server.stop()
     _log.info("stopped")
 
 
-async def _work(client: KubeClient, server: AgentServer, settings: Settings, clock: Clock, rng: Random) -> None:
+class Watched:
+    """What others see of this process: metrics, and whether it is well."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.registry = new_registry("controller", version(DISTRIBUTION))
+        self.metrics = ControllerMetrics(self.registry)
+        self._settings = settings
+        self._problem = "the cluster has not been looked at yet"
+        self._health: HealthServer | None = None
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[None]:
+        """Listen wherever the settings say so. Raises SettingsError."""
+        listening: list[MonitorServer | HealthServer] = []
+        try:
+            if self._settings.metrics_address is not None:
+                monitor = MonitorServer(self._settings.metrics_address, self.registry, lambda: self._problem)
+                _log.info("metrics at http://%s/metrics", await monitor.start())
+                listening.append(monitor)
+            if self._settings.health_address is not None:
+                self._health = HealthServer(self._settings.health_address)
+                _log.info("gRPC health at %s", await self._health.start())
+                listening.append(self._health)
+            yield
+        finally:
+            for each in listening:
+                await each.stop()
+
+    async def ready(self) -> None:
+        """The cluster can be used; this process leads, or stands ready to."""
+        self._problem = ""
+        if self._health is not None:
+            await self._health.ready(True)
+
+
+async def _work(
+    client: KubeClient, server: AgentServer, watched: Watched, settings: Settings, clock: Clock, rng: Random
+) -> None:
     await _checked(client, clock, rng)
+    await watched.ready()
     identity = f"{socket.gethostname()}_{os.getpid()}_{secrets.token_hex(4)}"
     async with EventRecorder(client, COMPONENT, instance=socket.gethostname()) as recorder:
 
         async def lead() -> None:
-            await Term(client, recorder, server, settings, clock, rng).run()
+            await Term(client, recorder, server, settings, clock, rng, watched.metrics).run()
 
         if settings.leader_elect:
             await LeaderElector(client, LEASE, settings.namespace, identity).run(lead)

@@ -8,6 +8,7 @@ when it is back.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 import msgspec
 
@@ -68,7 +69,15 @@ def labelled_for(nodes: Informer[Node], key: ObjectKey) -> list[str]:
 class LabelWithdrawal:
     """Reconciles one Node: no agent for too long means none of our labels."""
 
-    def __init__(self, client: KubeClient, nodes: Informer[Node], registry: Registry) -> None:
+    def __init__(
+        self,
+        client: KubeClient,
+        nodes: Informer[Node],
+        registry: Registry,
+        on_withdrawn: Callable[[int], None] = lambda labels: None,
+    ) -> None:
+        """`on_withdrawn` is told how many labels were taken off a node whose agent is gone."""
+        self._on_withdrawn = on_withdrawn
         self._client = client
         self._nodes = nodes
         self._registry = registry
@@ -85,6 +94,7 @@ class LabelWithdrawal:
             await self._client.merge_patch(NODES, name, {"metadata": {"labels": dict.fromkeys(ours)}})
         except NotFound:
             return None
+        self._on_withdrawn(len(ours))
         _log.warning("node %s: its agent is gone, %d labels withdrawn: %s", name, len(ours), ", ".join(ours[:10]))
         return None
 

@@ -69,6 +69,8 @@ class Session:
     sent: int = 0
     """Number of the last desired state."""
     acknowledged: int = 0
+    unconfirmed_since: float | None = None
+    """Monotonic time of the first desired state that came after the last one that was confirmed."""
     listed: dict[ObjectKey, int] = field(default_factory=dict)
     """For each model, the number of the last desired state that contained it."""
 
@@ -108,7 +110,9 @@ class Registry:
     `on_acknowledged(node)` when an agent has taken over a newer desired state.
     """
 
-    def __init__(self, clock: Clock, *, timeout: float) -> None:
+    def __init__(self, clock: Clock, *, timeout: float, on_lag: Callable[[float], None] = lambda seconds: None) -> None:
+        """`timeout` in seconds. `on_lag` is told how long an agent took to take over what it was sent."""
+        self._on_lag = on_lag
         self._clock = clock
         self._timeout = timeout
         self._started = clock.now()
@@ -204,6 +208,12 @@ class Registry:
         records = (self._records.get(node) for node in sorted(nodes))
         return next((record.session.cache_root for record in records if record and record.session.cache_root), "")
 
+    def lag(self) -> float:
+        """For how many seconds the slowest agent with a stream has not confirmed what it was sent; 0 when all have."""
+        now = self._clock.now()
+        since = [session.unconfirmed_since for session in self.sessions()]
+        return max((now - moment for moment in since if moment is not None), default=0.0)
+
     # -- what streams do -----------------------------------------------------------------------------------------
 
     def connect(self, hello: pb.Hello, peer: str) -> Session:
@@ -267,6 +277,9 @@ class Registry:
         newer = min(acknowledged, session.sent) > session.acknowledged
         if newer:
             session.acknowledged = min(acknowledged, session.sent)
+            if session.acknowledged == session.sent and session.unconfirmed_since is not None:
+                self._on_lag(record.last_seen - session.unconfirmed_since)
+                session.unconfirmed_since = None
             session.listed = {k: n for k, n in session.listed.items() if n >= session.acknowledged or k in fresh}
         if returned:
             self.on_node(session.node)

@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import logging
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
@@ -66,7 +67,10 @@ class Resolver:
         *,
         workers: int = 8,
         find_source: Callable[[SourceURI], Source] = source_for,
+        observe: Callable[[str, float, str], None] = lambda scheme, seconds, failure: None,
     ) -> None:
+        """`observe` is told, from any thread, about each answer: the scheme, the seconds, the reason of a failure."""
+        self._observe = observe
         self._on_done = on_done
         self._workers = workers
         self._per_origin = max(1, workers // 2)
@@ -126,7 +130,10 @@ class Resolver:
         return None
 
     def _in_thread(self, run: _Run) -> None:
+        began = time.monotonic()
         outcome = answer(run.job, self._find_source)
+        reason = outcome.reason if isinstance(outcome, Failure) else ""
+        self._observe(run.job.request.uri.scheme, time.monotonic() - began, reason)
         # The loop may be closed: the process ends, and nobody is left to be told.
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._finish, run, outcome)

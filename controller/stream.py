@@ -242,6 +242,8 @@ class AgentService(ModelCacheServiceServicer):
                     continue
                 last, told_peers_at = models, desk.clock.now()
                 number = session.sending(ObjectKey(model.model.namespace, model.model.name) for model in models)
+                if session.unconfirmed_since is None:
+                    session.unconfirmed_since = desk.clock.now()
                 _log.debug("node %s: desired state %d with %d models", session.node, number, len(models))
                 yield pb.DesiredState(
                     nonce=_nonce(desk.term, session.arrival, number),

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from random import Random
 
 from controller.manifests import ManifestStore
+from controller.metrics import ControllerMetrics, ControllerState
 from controller.nodes import LabelWithdrawal, Node, relevant
 from controller.reconcile import Reconciler
 from controller.refusal import Refusal
@@ -57,7 +58,9 @@ class Term:
         settings: Settings,
         clock: Clock,
         rng: Random,
+        metrics: ControllerMetrics,
     ) -> None:
+        self._metrics = metrics
         self._server = server
         self._settings = settings
         self._clock = clock
@@ -65,11 +68,11 @@ class Term:
         self._nodes = Informer(client, NODES, Node)
         self._queue: WorkQueue[ObjectKey] = WorkQueue("models", cap=LONGEST_RETRY, clock=clock)
         self._node_queue: WorkQueue[str] = WorkQueue("nodes", cap=LONGEST_RETRY, clock=clock)
-        self._registry = Registry(clock, timeout=settings.agent_timeout)
+        self._registry = Registry(clock, timeout=settings.agent_timeout, on_lag=metrics.acknowledged)
         self._memory = Memory()
-        self._resolver = Resolver(self._resolved, workers=settings.resolve_workers)
+        self._resolver = Resolver(self._resolved, workers=settings.resolve_workers, observe=metrics.resolved)
         store = ManifestStore(client)
-        self._labels = LabelWithdrawal(client, self._nodes, self._registry)
+        self._labels = LabelWithdrawal(client, self._nodes, self._registry, on_withdrawn=metrics.withdrew)
         self._resolution = Resolution(
             client, store, self._resolver, self._registry, clock,
             longest_retry=settings.resolve_retry, rng=rng, wall=_wall,
@@ -77,13 +80,16 @@ class Term:
         removal = Removal(client, self._nodes, self._registry, self._memory, self._resolution, self._labels)
         self._reconciler = Reconciler(
             self._models, self._nodes, self._registry, self._memory, self._resolution, removal, store,
-            StatusWriter(client, recorder, clock), Refusal(client, _wall),
+            StatusWriter(client, recorder, clock, on_completed=metrics.completed), Refusal(client, _wall),
             wall=_wall,
         )  # fmt: skip
         self._connect_events()
 
     async def run(self) -> None:
         """Lead: read the state of the cluster, then decide and serve until cancelled."""
+        metrics = self._metrics
+        metrics.term_began()
+        metrics.state = self._state
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._models.run(), name="informer of DynamoModels")
@@ -97,14 +103,26 @@ class Term:
                     term=secrets.token_hex(4), heartbeat=self._settings.heartbeat,
                 )  # fmt: skip
                 await self._server.open(desk)
-                group.create_task(self._queue.run(self._reconciler.reconcile, self._settings.workers))
-                group.create_task(self._node_queue.run(self._labels.reconcile))
+                group.create_task(
+                    self._queue.run(metrics.timed("models", self._reconciler.reconcile), self._settings.workers)
+                )
+                group.create_task(self._node_queue.run(metrics.timed("nodes", self._labels.reconcile)))
         finally:
+            metrics.state = None
             self._queue.shutdown()
             self._node_queue.shutdown()
             self._resolver.close()
             self._registry.close()
             await self._server.close()
+
+    def _state(self) -> ControllerState:
+        models = {ObjectKey(m.metadata.namespace, m.metadata.name): m.last_status() for m in self._models.values()}
+        return ControllerState(
+            agents=self._registry.agents,
+            lag=self._registry.lag(),
+            queues={"models": self._queue.depth, "nodes": self._node_queue.depth},
+            models={key: status for key, status in models.items() if status is not None},
+        )
 
     # -- what makes us look --------------------------------------------------------------------------------------
 

@@ -8,6 +8,8 @@ not even tried: the informer will bring the newer one in a moment.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from datetime import datetime
 
 from controller.events import Note, events
 from controller.status import progress_only
@@ -30,7 +32,15 @@ PROGRESS_INTERVAL = 5.0
 class StatusWriter:
     """Writes statuses and sends the events that go with their changes."""
 
-    def __init__(self, client: KubeClient, recorder: EventRecorder, clock: Clock) -> None:
+    def __init__(
+        self,
+        client: KubeClient,
+        recorder: EventRecorder,
+        clock: Clock,
+        on_completed: Callable[[float], None] = lambda seconds: None,
+    ) -> None:
+        """`on_completed` is told how many seconds a model took until all wanted nodes had it for the first time."""
+        self._on_completed = on_completed
         self._client = client
         self._recorder = recorder
         self._clock = clock
@@ -68,6 +78,9 @@ class StatusWriter:
         )
         self.wrote(model, tracked, stored.resource_version)
         tracked.progress_at = now
+        seconds = completed_in(old, new)
+        if seconds is not None:
+            self._on_completed(seconds)
         for note in events(old, new):
             self.event(model, note)
         return None
@@ -83,3 +96,11 @@ class StatusWriter:
         about = ObjectReference(API_VERSION, KIND, model.metadata.name, model.metadata.namespace, model.metadata.uid)
         send = self._recorder.normal if note.type == "Normal" else self._recorder.warning
         send(about, note.reason, note.message)
+
+
+def completed_in(old: Status, new: Status) -> float | None:
+    """The seconds from the first node that began to the last one that had it; None when `new` does not bring that news."""
+    begun, complete = new.download_start_time, new.download_complete_time
+    if begun is None or complete is None or complete == old.download_complete_time:
+        return None
+    return max(0.0, (datetime.fromisoformat(complete) - datetime.fromisoformat(begun)).total_seconds())

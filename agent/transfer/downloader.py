@@ -138,6 +138,10 @@ class Downloader:
         with (cancel or CancelToken()).child() as token:
             return Download(self._shared, manifest, overlay.join(source), overlay, meter, hold, token).run()
 
+    def reserved_bytes(self) -> int:
+        """Room on the disk that downloads have reserved and not written yet."""
+        return self._shared.space.reserved()
+
     def close(self) -> None:
         """Closes connections and ends the hash threads. Cancel all fetches first."""
         self._connections.close()

@@ -59,6 +59,11 @@ class SpaceLedger:
         with self._lock:
             return max(0, self._free() - self._reserve_bytes - self._promised)
 
+    def reserved(self) -> int:
+        """Bytes that downloads have reserved and not written yet."""
+        with self._lock:
+            return self._promised
+
     def settle(self, count: int) -> None:
         """`count` promised bytes are on the disk now, or not needed any more."""
         with self._lock:

@@ -23,7 +23,7 @@ from modelcache.kube.errors import ServerError
 from modelcache.kube.lines import split_lines
 from modelcache.kube.objects import ObjectMeta, Page, PartialObject
 from modelcache.kube.resources import ResourceType
-from modelcache.kube.session import LOAD_TIMEOUT, Call, Query, Session
+from modelcache.kube.session import LOAD_TIMEOUT, Call, Observe, Query, Session
 
 T = TypeVar("T")
 
@@ -50,20 +50,31 @@ class KubeClient:
         user_agent: str = "modelcache",
         clock: Clock | None = None,
         load_timeout: float = LOAD_TIMEOUT,
+        observe: Observe = lambda call, code, seconds: None,
     ) -> None:
+        """`observe` is told about each request."""
         self._session = Session(
-            credentials, clock=clock or LoopClock(), user_agent=user_agent, load_timeout=load_timeout
+            credentials,
+            clock=clock or LoopClock(),
+            user_agent=user_agent,
+            load_timeout=load_timeout,
+            observe=observe,
         )
 
     @classmethod
     def connect(
-        cls, kubeconfig: str | Path | None = None, context: str | None = None, *, user_agent: str = "modelcache"
+        cls,
+        kubeconfig: str | Path | None = None,
+        context: str | None = None,
+        *,
+        user_agent: str = "modelcache",
+        observe: Observe = lambda call, code, seconds: None,
     ) -> Self:
         """Client for an explicit kubeconfig, $KUBECONFIG, the pod's service account or ~/.kube/config, in that order.
 
         Raises ConfigError when there is none; entering the context raises it when the found one is unusable.
         """
-        return cls(find_credentials(kubeconfig, context), user_agent=user_agent)
+        return cls(find_credentials(kubeconfig, context), user_agent=user_agent, observe=observe)
 
     async def __aenter__(self) -> Self:
         await self._session.open()

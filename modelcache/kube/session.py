@@ -14,7 +14,7 @@ import hashlib
 import ipaddress
 import logging
 import ssl
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +61,10 @@ class Call:
     subject: str
 
 
+Observe = Callable[[Call, str, float], None]
+"""Told about each request that was sent: the HTTP status or `unreachable`, and the seconds until the answer began."""
+
+
 @dataclass(slots=True)
 class _Pool:
     """A connection pool, and the token that requests on it carry at present."""
@@ -102,8 +106,15 @@ class Session:
     """Sends calls with credentials that are never much older than a minute. `open` before use, `close` after."""
 
     def __init__(
-        self, credentials: Credentials, *, clock: Clock, user_agent: str, load_timeout: float = LOAD_TIMEOUT
+        self,
+        credentials: Credentials,
+        *,
+        clock: Clock,
+        user_agent: str,
+        load_timeout: float = LOAD_TIMEOUT,
+        observe: Observe = lambda call, code, seconds: None,
     ) -> None:
+        self._observe = observe
         self._credentials = credentials
         self._load_timeout = load_timeout
         self._clock = clock
@@ -139,7 +150,7 @@ class Session:
             response: aiohttp.ClientResponse | None = None
             try:
                 with _transport_errors(call, pool.host):
-                    response = await self._request(pool, call)
+                    response = await self._observed(pool, call)
                     refusal = await response.read() if response.status >= 300 else b""
                 if response.status < 300:
                     yield Answer(response, call, pool.host)
@@ -161,6 +172,15 @@ class Session:
                 server=pool.host,
                 retry_after=response.headers.get("Retry-After"),
             )
+
+    async def _observed(self, pool: _Pool, call: Call) -> aiohttp.ClientResponse:
+        began, code = self._clock.now(), "unreachable"
+        try:
+            response = await self._request(pool, call)
+            code = str(response.status)
+            return response
+        finally:
+            self._observe(call, code, self._clock.now() - began)
 
     async def _request(self, pool: _Pool, call: Call) -> aiohttp.ClientResponse:
         headers = {"User-Agent": self._user_agent, "Accept": "application/json", "Content-Type": call.content_type}

@@ -91,7 +91,8 @@ async def test_dynamo_keeps_the_old_adapter_when_the_name_is_loaded_again(start:
 
 async def test_dynamo_answers_before_its_engine_is_up(start: Start, ask: Ask) -> None:
     worker = await start("dynamo", up=False, start_held=True)
-    assert not worker.state.ready
+    before = worker.state
+    assert not before.ready
     assert (await ask(worker, "GET", "/health")).status == 503
     early = await ask(worker, "POST", "/v1/loras", dynamo_load("file:///models/a"))
     assert early.status == 500

@@ -16,6 +16,7 @@ from random import Random
 from controller.manifests import ManifestStore
 from controller.metrics import ControllerMetrics, ControllerState
 from controller.nodes import LabelWithdrawal, Node, relevant
+from controller.pods import pods_informer
 from controller.reconcile import Reconciler
 from controller.refusal import Refusal
 from controller.registry import Registry
@@ -66,6 +67,7 @@ class Term:
         self._clock = clock
         self._models = Informer(client, DYNAMO_MODELS, DynamoModel)
         self._nodes = Informer(client, NODES, Node)
+        self._pods = pods_informer(client)
         self._queue: WorkQueue[ObjectKey] = WorkQueue("models", cap=LONGEST_RETRY, clock=clock)
         self._node_queue: WorkQueue[str] = WorkQueue("nodes", cap=LONGEST_RETRY, clock=clock)
         self._registry = Registry(clock, timeout=settings.agent_timeout, on_lag=metrics.acknowledged)
@@ -94,6 +96,8 @@ class Term:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._models.run(), name="informer of DynamoModels")
                 group.create_task(self._nodes.run(), name="informer of Nodes")
+                # Not waited for: without the right to read pods, models still have to reach their nodes.
+                group.create_task(self._pods.run(), name="informer of Pods")
                 await self._models.wait_synced()
                 await self._nodes.wait_synced()
                 _log.info("serving: %d DynamoModels, %d nodes", len(self._models.keys()), len(self._nodes.keys()))

@@ -84,6 +84,8 @@ class InformerHealth:
 class Informer(Generic[T]):
     """Follows `resource`, decoding each object into `into`, a msgspec Struct of the fields that are read.
 
+    `decode` makes the value of an object's JSON where fields alone are too much to keep (objects that come by the ten
+    thousand); it may raise msgspec.MsgspecError and nothing else. Without it, `into` is decoded as it is.
     `namespace`, `label_selector` and `field_selector` narrow what is followed, on the server. Start it by awaiting
     `run()` in a task; it ends only by cancellation. `watch_seconds`, `watch_grace` and `page_size` are for tests.
     """
@@ -94,6 +96,7 @@ class Informer(Generic[T]):
         resource: ResourceType,
         into: type[T],
         *,
+        decode: Callable[[msgspec.Raw], T] | None = None,
         namespace: str = "",
         label_selector: str = "",
         field_selector: str = "",
@@ -115,7 +118,7 @@ class Informer(Generic[T]):
         self._watch_grace = watch_grace
         self._page_size = page_size
 
-        self._value_decoder = msgspec.json.Decoder(into)
+        self._read_value = decode or msgspec.json.Decoder(into).decode
         self._identity_decoder = msgspec.json.Decoder(_Identified)
         self._event_decoder = msgspec.json.Decoder(_WatchEvent)
         self._cache: Cache[T] = Cache()
@@ -319,7 +322,7 @@ class Informer(Generic[T]):
     def _decode(self, identity: _Metadata, raw: msgspec.Raw) -> Seen[T]:
         key = ObjectKey(identity.namespace, identity.name)
         try:
-            value = self._value_decoder.decode(raw)
+            value = self._read_value(raw)
         except (msgspec.MsgspecError, RecursionError) as error:
             reason = printable(str(error), 500)
             known = self._cache.invalid.get(key)

@@ -1,0 +1,269 @@
+"""The pods of the cluster, as far as they concern models: which node, since when, what they mount, whether they are ready.
+
+There may be 10,000 pods, each with kilobytes of specification that nobody here reads. So every object is reduced to a `Pod`
+at the moment it arrives (`read_pod`), and pods that have ended, or that no node runs yet, are not even sent by the API
+server. Labels and annotations are kept only where they are of NVIDIA components; everything else is dropped unread.
+
+Everything in a pod was written by users. A path that makes no sense (relative, with `..` in it) is no path; a sub path that
+cannot be told (an expression) counts as the directory above it.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+import msgspec
+
+from modelcache.kube.client import KubeClient
+from modelcache.kube.informer import Informer
+from modelcache.kube.resources import PODS
+
+BY_NODE = "node"
+"""Index of the informer: name of the node -> its pods."""
+
+_ENDED = ("Succeeded", "Failed")
+_SELECTOR = "spec.nodeName!=," + ",".join(f"status.phase!={phase}" for phase in _ENDED)
+_DOMAIN = "nvidia.com"
+
+
+class Mount(NamedTuple):
+    """One mount of a container. `host_path` is the absolute path on the host with the sub path applied.
+
+    It is empty for volumes of another kind, which matter only because they hide what is below `mount_path`.
+    """
+
+    host_path: str
+    mount_path: str
+
+
+class Container(NamedTuple):
+    """One container of a pod. `start` names one start of it and is empty while it has not been started."""
+
+    name: str
+    mounts: tuple[Mount, ...] = ()
+    ports: tuple[tuple[str, int], ...] = ()
+    """(name, number); the name is empty where it has none."""
+    restarts: int = 0
+    start: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """What is kept of a pod. `since` is when its node took it on, in Unix seconds; 0 when nobody knows.
+
+    `labels` and `annotations` hold those whose prefix is `nvidia.com` or ends in it. `extra_mounts` are those of init and
+    ephemeral containers.
+    """
+
+    namespace: str
+    name: str
+    uid: str
+    node: str
+    since: float = 0.0
+    ip: str = ""
+    phase: str = ""
+    ready: bool = False
+    deleting: bool = False
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    containers: tuple[Container, ...] = ()
+    extra_mounts: tuple[Mount, ...] = ()
+
+    @property
+    def active(self) -> bool:
+        """Whether processes of it run or may still be started. A pod that is being deleted is active until it is gone."""
+        return bool(self.node) and self.phase not in _ENDED
+
+    @property
+    def restarts(self) -> int:
+        """How often containers of it were started again."""
+        return sum(container.restarts for container in self.containers)
+
+    @property
+    def mounts(self) -> tuple[Mount, ...]:
+        """The mounts of all its containers."""
+        return tuple(mount for container in self.containers for mount in container.mounts) + self.extra_mounts
+
+
+def pods_informer(client: KubeClient) -> Informer[Pod]:
+    """Follows all pods that a node has taken on and that have not ended, with the index BY_NODE."""
+    pods = Informer(client, PODS, Pod, decode=read_pod, field_selector=_SELECTOR)
+    pods.index(BY_NODE, lambda pod: [pod.node])
+    return pods
+
+
+def pods_on(pods: Informer[Pod], node: str) -> list[Pod]:
+    """The active pods on a node, in the order of their uids."""
+    return sorted((pod for pod in pods.lookup(BY_NODE, node) if pod.active), key=lambda pod: pod.uid)
+
+
+def read_pod(data: msgspec.Raw | bytes) -> Pod:
+    """What matters of a pod as the API server sent it. Raises msgspec.MsgspecError."""
+    found = _DECODER.decode(data)
+    meta, spec, status = found.metadata, found.spec, found.status
+    states = {state.name: state for state in status.container_statuses or ()}
+    volumes = {volume.name: volume.host_path.path for volume in spec.volumes or () if volume.host_path is not None}
+    return Pod(
+        namespace=meta.namespace,
+        name=meta.name,
+        uid=meta.uid,
+        node=spec.node_name,
+        since=_unix(status.start_time or meta.creation_timestamp),
+        ip=status.pod_ip,
+        phase=status.phase,
+        ready=any(condition.type == "Ready" and condition.status == "True" for condition in status.conditions or ()),
+        deleting=meta.deletion_timestamp is not None,
+        labels=_ours(meta.labels),
+        annotations=_ours(meta.annotations),
+        containers=tuple(_container(each, states.get(each.name), volumes) for each in spec.containers or ()),
+        extra_mounts=tuple(
+            _mount(mount, volumes)
+            for each in (*(spec.init_containers or ()), *(spec.ephemeral_containers or ()))
+            for mount in each.volume_mounts or ()
+            if mount.name in volumes
+        ),
+    )
+
+
+def host_path(volume: str, sub_path: str = "", sub_path_expr: str = "") -> str:
+    """The directory of the host that a mount of a `hostPath` volume shows; empty when the volume's path is none.
+
+    The kubelet allows either `subPath`, or `subPathExpr` in which `$(NAME)` stands for an environment variable.
+    """
+    if not volume.startswith("/") or ".." in volume.split("/"):
+        return ""
+    below = sub_path or sub_path_expr
+    if "$" in sub_path_expr:
+        below = sub_path_expr[: sub_path_expr.index("$")].rpartition("/")[0]
+    if below.startswith("/") or ".." in below.split("/"):
+        below = ""
+    # normpath keeps two leading slashes (POSIX allows them a meaning), the kernel of Linux does not.
+    return "/" + posixpath.normpath(posixpath.join(volume, below)).lstrip("/")
+
+
+def _container(spec: _ContainerSpec, state: _ContainerStatus | None, volumes: Mapping[str, str]) -> Container:
+    running = state.state.running if state is not None and state.state is not None else None
+    return Container(
+        name=spec.name,
+        mounts=tuple(_mount(mount, volumes) for mount in spec.volume_mounts or ()),
+        ports=tuple((port.name, port.container_port) for port in spec.ports or ()),
+        restarts=state.restart_count if state is not None else 0,
+        start=f"{state.container_id} {running.started_at or ''}" if state is not None and running is not None else "",
+    )
+
+
+def _mount(mount: _VolumeMount, volumes: Mapping[str, str]) -> Mount:
+    volume = volumes.get(mount.name)
+    path = host_path(volume, mount.sub_path, mount.sub_path_expr) if volume is not None else ""
+    return Mount(path, mount.mount_path)
+
+
+def _ours(pairs: Mapping[str, str] | None) -> dict[str, str]:
+    return {key: value for key, value in (pairs or {}).items() if _is_ours(key.partition("/")[0])}
+
+
+def _is_ours(domain: str) -> bool:
+    return domain == _DOMAIN or domain.endswith("." + _DOMAIN)
+
+
+def _unix(text: str | None) -> float:
+    try:
+        moment = datetime.fromisoformat(text or "")
+    except ValueError:
+        return 0.0
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+# The parts of a Pod that are decoded; everything else is skipped without building anything for it.
+
+
+class _Meta(msgspec.Struct, frozen=True, rename="camel"):
+    name: str = ""
+    namespace: str = ""
+    uid: str = ""
+    creation_timestamp: str | None = None
+    deletion_timestamp: str | None = None
+    labels: dict[str, str] | None = None
+    annotations: dict[str, str] | None = None
+
+
+class _HostPath(msgspec.Struct, frozen=True):
+    path: str = ""
+
+
+class _Volume(msgspec.Struct, frozen=True, rename="camel"):
+    name: str = ""
+    host_path: _HostPath | None = None
+
+
+class _VolumeMount(msgspec.Struct, frozen=True, rename="camel"):
+    name: str = ""
+    mount_path: str = ""
+    sub_path: str = ""
+    sub_path_expr: str = ""
+
+
+class _Port(msgspec.Struct, frozen=True, rename="camel"):
+    name: str = ""
+    container_port: int = 0
+
+
+class _ContainerSpec(msgspec.Struct, frozen=True, rename="camel"):
+    name: str = ""
+    volume_mounts: list[_VolumeMount] | None = None
+    ports: list[_Port] | None = None
+
+
+class _Spec(msgspec.Struct, frozen=True, rename="camel"):
+    node_name: str = ""
+    volumes: list[_Volume] | None = None
+    containers: list[_ContainerSpec] | None = None
+    init_containers: list[_ContainerSpec] | None = None
+    ephemeral_containers: list[_ContainerSpec] | None = None
+
+
+class _Running(msgspec.Struct, frozen=True, rename="camel"):
+    started_at: str | None = None
+
+
+class _State(msgspec.Struct, frozen=True):
+    running: _Running | None = None
+
+
+class _ContainerStatus(
+    msgspec.Struct, frozen=True, rename={"container_id": "containerID", "restart_count": "restartCount"}
+):
+    name: str = ""
+    container_id: str = ""
+    restart_count: int = 0
+    state: _State | None = None
+
+
+class _Condition(msgspec.Struct, frozen=True):
+    type: str = ""
+    status: str = ""
+
+
+class _Status(
+    msgspec.Struct,
+    frozen=True,
+    rename={"start_time": "startTime", "pod_ip": "podIP", "container_statuses": "containerStatuses"},
+):
+    phase: str = ""
+    start_time: str | None = None
+    pod_ip: str = ""
+    conditions: list[_Condition] | None = None
+    container_statuses: list[_ContainerStatus] | None = None
+
+
+class _Object(msgspec.Struct, frozen=True):
+    metadata: _Meta
+    spec: _Spec = _Spec()
+    status: _Status = _Status()
+
+
+_DECODER = msgspec.json.Decoder(_Object)

@@ -134,12 +134,6 @@ def controller(
         int, typer.Option(help="Models that are reconciled at the same time.", envvar="MODELCACHE_WORKERS")
     ] = 4,
     metrics_listen: MetricsListen = "",
-    health_listen: Annotated[
-        str,
-        typer.Option(
-            help="Where kubelets ask for gRPC health, host:port; empty: nowhere.", envvar="MODELCACHE_HEALTH_LISTEN"
-        ),
-    ] = "",
     log_format: Format = LogFormat.json,
     log_level: Level = "info",
 ) -> None:
@@ -159,7 +153,6 @@ def controller(
         resolve_workers=resolve_workers,
         workers=workers,
         metrics_listen=metrics_listen,
-        health_listen=health_listen,
     )
     try:
         settings.check()

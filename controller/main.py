@@ -13,7 +13,6 @@ from importlib.metadata import version
 from random import Random
 
 from controller.crdcheck import check_crd
-from controller.health import HealthServer
 from controller.metrics import ControllerMetrics
 from controller.server import AgentServer
 from controller.settings import Settings
@@ -78,38 +77,31 @@ class Watched:
         self.metrics = ControllerMetrics(self.registry)
         self._settings = settings
         self._problem = "the cluster has not been looked at yet"
-        self._health: HealthServer | None = None
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[None]:
         """Listen wherever the settings say so. Raises SettingsError."""
-        listening: list[MonitorServer | HealthServer] = []
+        address = self._settings.metrics_address
+        if address is None:
+            yield
+            return
+        monitor = MonitorServer(address, self.registry, lambda: self._problem)
+        _log.info("metrics and health at http://%s", await monitor.start())
         try:
-            if self._settings.metrics_address is not None:
-                monitor = MonitorServer(self._settings.metrics_address, self.registry, lambda: self._problem)
-                _log.info("metrics at http://%s/metrics", await monitor.start())
-                listening.append(monitor)
-            if self._settings.health_address is not None:
-                self._health = HealthServer(self._settings.health_address)
-                _log.info("gRPC health at %s", await self._health.start())
-                listening.append(self._health)
             yield
         finally:
-            for each in listening:
-                await each.stop()
+            await monitor.stop()
 
-    async def ready(self) -> None:
+    def ready(self) -> None:
         """The cluster can be used; this process leads, or stands ready to."""
         self._problem = ""
-        if self._health is not None:
-            await self._health.ready(True)
 
 
 async def _work(
     client: KubeClient, server: AgentServer, watched: Watched, settings: Settings, clock: Clock, rng: Random
 ) -> None:
     await _checked(client, clock, rng)
-    await watched.ready()
+    watched.ready()
     identity = f"{socket.gethostname()}_{os.getpid()}_{secrets.token_hex(4)}"
     async with EventRecorder(client, COMPONENT, instance=socket.gethostname()) as recorder:
 

@@ -22,8 +22,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     `listen` is where agents connect. `namespace` is where the Lease of the leader election lives, `leader_elect` False
     leaves the election out (one process on one machine). `kubeconfig` None means $KUBECONFIG, the pod's service account or
     ~/.kube/config. An agent that is silent for `agent_timeout` counts as gone. `resolve_retry` is the longest wait until a
-    failed source is asked again. `metrics_listen` is where metrics are served over HTTP, `health_listen` where kubelets ask
-    for gRPC health; empty: nowhere.
+    failed source is asked again. `metrics_listen` is where metrics are served over HTTP; empty: nowhere.
     """
 
     listen: str = "127.0.0.1:7443"
@@ -37,17 +36,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     resolve_workers: int = 8
     workers: int = 4
     metrics_listen: str = ""
-    health_listen: str = ""
 
     @property
     def metrics_address(self) -> Address | None:
         """`metrics_listen`, parsed; None for nowhere. Raises SettingsError."""
         return optional_address("metrics_listen", self.metrics_listen)
-
-    @property
-    def health_address(self) -> Address | None:
-        """`health_listen`, parsed; None for nowhere. Raises SettingsError."""
-        return optional_address("health_listen", self.health_listen)
 
     @property
     def address(self) -> Address:
@@ -86,4 +79,4 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             raise wrong("resolve_workers", f"is {self.resolve_workers}; it must be from 1 to 64")
         if not 1 <= self.workers <= 64:
             raise wrong("workers", f"is {self.workers}; it must be from 1 to 64")
-        _ = self.metrics_address, self.health_address
+        _ = self.metrics_address

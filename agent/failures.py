@@ -62,7 +62,7 @@ def redacted(text: str, credential: Credential | None) -> str:
     The second line of defence: no message of ours contains one, but the standard library quotes a header that it refuses,
     and a token that was pasted with a line break is such a header.
     """
-    for value in credential.values.values() if credential is not None else ():
+    for value in credential.secrets() if credential is not None else ():
         for part in sorted({value, *value.split()}, key=len, reverse=True):
             if len(part) >= _SHORTEST_SECRET:
                 text = text.replace(part, "***")

@@ -19,9 +19,12 @@ from modelcache.kube.client import KubeClient
 from modelcache.kube.errors import Forbidden, Invalid, NotFound
 from modelcache.kube.resources import SECRETS
 from modelcache.sources.base import Credential
+from modelcache.sources.s3_access import SECRET_KEYS as S3_KEYS
 
 DEFAULT_KEYS = {"hf": ("token", "HF_TOKEN")}
 """Keys of the Secret that are tried when spec.source.secretRef.key is not given, per scheme."""
+SEVERAL_KEYS = {"s3": S3_KEYS}
+"""Schemes whose credential has several parts: all of these keys that the Secret has. Of other schemes, all there are."""
 
 _MIN_SCRUBBED = 4
 """Shorter values are not searched for in texts: they would match by accident, and are no secrets."""
@@ -61,7 +64,8 @@ async def read_credential(client: KubeClient, namespace: str, ref: SecretRef, sc
 def _values(data: dict[str, str], where: str, ref: SecretRef, scheme: str) -> dict[str, str]:
     defaults = DEFAULT_KEYS.get(scheme)
     if ref.key is None and defaults is None:
-        return {key: _text(data, key, where) for key in data}
+        read = SEVERAL_KEYS.get(scheme)
+        return {key: _text(data, key, where) for key in data if read is None or key in read}
     wanted = (ref.key,) if ref.key is not None else defaults or ()
     for key in wanted:
         if key in data:
@@ -87,7 +91,7 @@ def _text(data: dict[str, str], key: str, where: str) -> str:
 
 def scrub(text: str, credential: Credential | None) -> str:
     """`text` without any value of `credential`."""
-    for value in sorted(credential.values.values(), key=len, reverse=True) if credential else ():
+    for value in credential.secrets() if credential else ():
         if len(value) >= _MIN_SCRUBBED:
             text = text.replace(value, "***")
     return text

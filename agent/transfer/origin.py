@@ -27,6 +27,7 @@ from agent.transfer.connections import Connection, ConnectionPool, Origin, split
 from agent.transfer.limiter import TokenBucket
 from agent.transfer.pace import PaceBoard
 from agent.transfer.places import Place, Places
+from agent.transfer.refusals import EXPIRED, refusal_code
 from agent.transfer.source import RangesIgnored, Sink
 from modelcache.manifest import ManifestFile
 from modelcache.sources.base import Location
@@ -218,13 +219,16 @@ class OriginSource:
             self._body(file, response, origin, sink, cancel, where, ranged=ranged)
             return
         asked = backoff.retry_after(response.headers.get("Retry-After"), self._web.clock.unix())
-        _drain(response)
+        code = refusal_code(response.headers.get("Content-Type", ""), _drain(response))
+        said = f"{said} ({code})" if code else said
         if status in _ASKS_FOR_PATIENCE:
-            raise self._web.budget.rejected(origin.text, said, asked, busy=status == 503)
+            raise self._web.budget.rejected(origin.text, said, asked, busy=status == 503 and code != "SlowDown")
         if status >= 500 or status in (408, 425):
             raise Unreachable(said, retry_after=asked)
-        if status in _DENIED:
+        if status in _DENIED or code in EXPIRED:
             raise _Denied(_denied(status, said))
+        if status == 412:
+            raise SourceChanged(f"{said}: the file was replaced since the manifest was made")
         if status == 416:
             raise SourceChanged(f"{said}: the file is shorter than the {file.size} bytes in the manifest")
         raise Unsupported(f"{said}, which cannot be used to read a file; check the address of the source")
@@ -316,8 +320,8 @@ def _redirect_target(url: str, location: str | None, said: str) -> str:
 
 
 def _denied(status: int, said: str) -> SourceError:
-    if status in (401, 403):
-        return Unauthorized(f"{said}; check the token in spec.source.secretRef and what its owner may read")
+    if status in (400, 401, 403):
+        return Unauthorized(f"{said}; check the credential in spec.source.secretRef and what its owner may read")
     return NotFound(
         f"{said}; the file was there when the revision was resolved and is gone, or is hidden from the token"
     )
@@ -335,13 +339,14 @@ def _interrupted(where: str, error: Exception, stall_seconds: float) -> Unreacha
     return Unreachable(f"{where}: {reason}")
 
 
-def _drain(response: http.client.HTTPResponse) -> None:
+def _drain(response: http.client.HTTPResponse) -> bytes:
     """Reads a short answer to its end, so that the connection can be used again."""
     with contextlib.suppress(OSError, http.client.HTTPException):  # what matters of the answer was its status
         if response.length is not None and response.length <= DRAIN_BYTES:
-            response.read()
-        elif response.chunked:
-            response.read(DRAIN_BYTES)
+            return response.read()
+        if response.chunked:
+            return response.read(DRAIN_BYTES)
+    return b""
 
 
 def _opaque(etag: str) -> str:

@@ -27,7 +27,17 @@ from modelcache.sources.uri import SourceURI
 ENTRY_POINT_GROUP = "modelcache.sources"
 """Packages add a scheme with an entry point of this group: its name is the scheme, its value a `SourceFactory`."""
 
-_BUILT_IN: Mapping[str, str] = {"hf": "modelcache.sources.hf:HuggingFaceSource"}
+_BUILT_IN: Mapping[str, str] = {
+    "hf": "modelcache.sources.hf:HuggingFaceSource",
+    "s3": "modelcache.sources.s3:S3Source",
+}
+
+
+SETTING_KEYS = frozenset({
+    "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_S3_ADDRESSING_STYLE",
+    "AWS_NO_SIGN_REQUEST",
+})  # fmt: skip
+"""Keys of Secrets whose values are no secrets, and are of use in messages."""
 
 
 class Credential(msgspec.Struct, frozen=True):
@@ -37,6 +47,11 @@ class Credential(msgspec.Struct, frozen=True):
     """
 
     values: Mapping[str, str]
+
+    def secrets(self) -> tuple[str, ...]:
+        """The values that must not be shown, the longest first. Settings that lie in the same Secret are none."""
+        secret = (value for key, value in self.values.items() if key not in SETTING_KEYS)
+        return tuple(sorted(secret, key=len, reverse=True))
 
     def __repr__(self) -> str:
         return f"Credential(keys={sorted(self.values)})"

@@ -41,7 +41,7 @@ async def test_the_key_that_is_named_or_the_usual_ones() -> None:
     assert await read({"mine": b"hf_1", "token": b"hf_2"}, "mine") == {"token": "hf_1"}
     assert await read({"HF_TOKEN": b"hf_1", "token": b"hf_2"}) == {"token": "hf_2"}
     assert await read({"HF_TOKEN": b"hf_1\n"}) == {"token": "hf_1"}
-    assert await read({"id": b"a", "key": b"b"}, scheme="s3") == {"id": "a", "key": "b"}
+    assert await read({"id": b"a", "key": b"b"}, scheme="x-other") == {"id": "a", "key": "b"}
     assert await read({"id": b"a", "key": b"b"}, "key", scheme="s3") == {"key": "b"}
 
 
@@ -75,3 +75,13 @@ def test_texts_are_scrubbed() -> None:
     credential = Credential({"token": "hf_canary", "user": "abc", "longer": "hf_canary_and_more"})
     assert scrub("Bearer hf_canary_and_more, hf_canary, abc", credential) == "Bearer ***, ***, abc"
     assert scrub("hf_canary", None) == "hf_canary"
+
+
+async def test_s3_takes_the_documented_keys_and_no_others() -> None:
+    data = {
+        "AWS_ACCESS_KEY_ID": b"AKIA", "AWS_SECRET_ACCESS_KEY": b"hunter2hunter2", "AWS_REGION": b"eu-west-1",
+        "unrelated": b"\x00binary",
+    }  # fmt: skip
+    values = await read(data, scheme="s3")
+    assert set(values) == {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"}
+    assert scrub("hunter2hunter2 in eu-west-1", Credential(values)) == "*** in eu-west-1"

@@ -82,7 +82,7 @@ def test_a_package_adds_a_scheme_by_an_entry_point(tmp_path: Path, monkeypatch: 
         f"[{ENTRY_POINT_GROUP}]\ntorrent = modelcache.sources.hf:HuggingFaceSource\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert installed_schemes() == ("hf", "torrent")
+    assert "torrent" in installed_schemes()
     assert isinstance(source_for(SourceURI("torrent", "a", "b")), HuggingFaceSource)
 
 

@@ -1,0 +1,103 @@
+"""Which S3 to ask, as whom: from the keys of a Secret or, without one, from what the installation's own environment says.
+
+A Secret replaces the environment as a whole; the two are never mixed. Otherwise somebody who may only create DynamoModels
+could name an endpoint of his own and have it asked with the installation's identity, session token included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, cast
+from urllib.parse import urlsplit
+
+import msgspec
+
+from modelcache.sources.base import Credential
+from modelcache.sources.errors import Unauthorized, Unsupported
+
+SECRET_KEYS = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_ENDPOINT_URL",
+    "AWS_S3_ADDRESSING_STYLE",
+    "AWS_NO_SIGN_REQUEST",
+)
+"""Keys of a Secret that are looked at. Two of these names are ours: the addressing style and the wish to stay anonymous."""
+
+Style = Literal["auto", "path", "virtual"]
+_STYLES = ("auto", "path", "virtual")
+_YES, _NO = ("1", "true", "yes"), ("", "0", "false", "no")
+
+
+class Access(msgspec.Struct, frozen=True):
+    """How to make a client. `key_id` None and `anonymous` False: the credential chain of boto3 decides."""
+
+    endpoint: str | None
+    """None: that of AWS for the region, or what the environment of boto3 names."""
+    region: str | None
+    style: Style
+    anonymous: bool
+    key_id: str | None
+    secret: str | None
+    token: str | None
+    origin: str
+    """Where the credential comes from, in words for a message."""
+
+    def __repr__(self) -> str:
+        return f"Access(endpoint={self.endpoint!r}, region={self.region!r}, origin={self.origin!r})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [("endpoint", self.endpoint), ("region", self.region), ("origin", self.origin)]
+
+
+def access_from(environ: Mapping[str, str], credential: Credential | None) -> Access:
+    """How to ask. Raises Unauthorized for a Secret that lacks something, Unsupported for settings that cannot work."""
+    origin = "the environment" if credential is None else "spec.source.secretRef"
+    values = {key: value.strip() for key, value in (environ if credential is None else credential.values).items()}
+    endpoint = values.get("AWS_ENDPOINT_URL_S3") or values.get("AWS_ENDPOINT_URL") or None
+    if endpoint is not None:
+        _check_endpoint(endpoint, origin)
+    style = values.get("AWS_S3_ADDRESSING_STYLE", "").lower() or ("path" if endpoint else "auto")
+    if style not in _STYLES:
+        raise Unsupported(f"AWS_S3_ADDRESSING_STYLE in {origin} must be one of {', '.join(_STYLES)}.")
+    unsigned = values.get("AWS_NO_SIGN_REQUEST", "").lower()
+    if unsigned not in (*_YES, *_NO):
+        raise Unsupported(f"AWS_NO_SIGN_REQUEST in {origin} must be true or false.")
+    key_id = secret = token = None
+    if credential is not None and unsigned not in _YES:
+        key_id, secret = values.get("AWS_ACCESS_KEY_ID"), values.get("AWS_SECRET_ACCESS_KEY")
+        token = values.get("AWS_SESSION_TOKEN") or None
+        if not key_id or not secret:
+            raise Unauthorized(
+                f"The Secret of {origin} has {_named(sorted(values))}: it needs AWS_ACCESS_KEY_ID and "
+                f"AWS_SECRET_ACCESS_KEY, or AWS_NO_SIGN_REQUEST=true for a public bucket, and no secretRef.key."
+            )
+    return Access(
+        endpoint=endpoint.rstrip("/") if endpoint else None,
+        region=values.get("AWS_REGION") or values.get("AWS_DEFAULT_REGION") or None,
+        style=cast(Style, style),
+        anonymous=unsigned in _YES,
+        key_id=key_id,
+        secret=secret,
+        token=token,
+        origin=origin,
+    )
+
+
+def _check_endpoint(endpoint: str, origin: str) -> None:
+    try:
+        parts = urlsplit(endpoint)
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        valid = False
+    if not valid or any(mark in endpoint for mark in "@?#"):
+        # It is not repeated: somebody may have put a password into it.
+        raise Unsupported(f"AWS_ENDPOINT_URL in {origin} must be http(s)://host[:port], without user or query.")
+
+
+def _named(keys: list[str]) -> str:
+    return f"the keys {', '.join(keys)}" if keys else "none of the keys for S3"

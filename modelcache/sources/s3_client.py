@@ -1,0 +1,257 @@
+"""Ask S3 what is in a folder, and sign addresses: everything of `s3://` that needs `boto3`.
+
+Each request has a timeout and is tried three times at most; the caller knows when to ask again. Heads of objects are asked
+for by several threads, because a round trip to a bucket takes tens of milliseconds and there may be a thousand objects.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import boto3
+import botocore.loaders
+import botocore.session
+import msgspec
+from botocore import UNSIGNED
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
+
+from modelcache.checksums import Checksum
+from modelcache.sources.base import SourceFile
+from modelcache.sources.errors import MalformedListing, NotFound, SourceChanged, Unsupported
+from modelcache.sources.s3 import locator_of
+from modelcache.sources.s3_access import Access
+from modelcache.sources.s3_refusal import Asked, explain
+from modelcache.sources.select import selected
+from modelcache.sources.uri import SourceURI
+
+MAX_HEADS = 2000
+"""Objects that are asked about one by one."""
+MAX_OBJECTS = 500_000
+"""Objects of a listing; a manifest holds less than half of that."""
+_HEAD_THREADS = 16
+_CONNECT_TIMEOUT = 10.0
+_DEFAULT_REGION = "us-east-1"
+_CHECKSUMS = ("SHA256", "CRC64NVME", "CRC32C", "CRC32", "SHA1")
+"""In the order of preference; S3 keeps one for each object."""
+# The same settings as for the transfer engine (`agent.transfer.connections`); boto3 knows only the first of them.
+_CA_BUNDLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
+
+
+@cache
+def _models() -> Any:
+    """The descriptions of the API that come with botocore, read once: 10 ms for a client instead of 80."""
+    return botocore.loaders.create_loader()
+
+
+class S3Client:
+    """The questions about one bucket, as one identity."""
+
+    def __init__(self, access: Access, uri: SourceURI, environ: Mapping[str, str], *, timeout: float) -> None:
+        """Find credential and region. Raises SourceError."""
+        self._access = access
+        self._uri = uri
+        self._bucket = uri.authority
+        self._timeout = timeout
+        self._bundle = next((environ[name] for name in _CA_BUNDLES if environ.get(name)), None)
+        self._signed = not access.anonymous
+        self.endpoint = access.endpoint or "S3"
+        with self._translated():
+            session = self._session()
+            # A public bucket needs no credential: where the chain finds none, requests are not signed.
+            self._signed = self._signed and session.get_credentials() is not None
+            self._s3 = self._make(session, access.region or session.region_name or _DEFAULT_REGION)
+            self.endpoint = str(self._s3.meta.endpoint_url)
+            if access.endpoint is None:
+                self._move_to_its_region(session)
+
+    def listed(self, include: Sequence[str], exclude: Sequence[str]) -> list[SourceFile]:
+        """All files below the prefix, those that are wanted with checksums and versions. Raises SourceError."""
+        prefix = f"{self._uri.path}/" if self._uri.path else ""
+        files = list(self._folder(prefix))
+        if not files and prefix:
+            return [self._described(self._object(self._uri.path))]
+        wanted = [file for file in files if selected(file.path, include, exclude)]
+        if len(wanted) > MAX_HEADS:
+            return files
+        with ThreadPoolExecutor(_HEAD_THREADS, thread_name_prefix="head") as pool:
+            described = dict(zip((file.path for file in wanted), pool.map(self._described, wanted), strict=True))
+        return [described.get(file.path, file) for file in files]
+
+    def signed_url(self, key: str, version: str | None, seconds: int) -> str:
+        """An address at which the object can be read. Raises SourceError."""
+        parameters = {"Bucket": self._bucket, "Key": key}
+        if version:
+            parameters["VersionId"] = version
+        with self._translated():
+            return str(self._s3.generate_presigned_url("get_object", Params=parameters, ExpiresIn=seconds))
+
+    def _session(self) -> Any:
+        core = botocore.session.Session()
+        core.register_component("data_loader", _models())
+        access = self._access
+        if access.key_id is None:
+            return boto3.Session(botocore_session=core)
+        return boto3.Session(
+            aws_access_key_id=access.key_id,
+            aws_secret_access_key=access.secret,
+            aws_session_token=access.token,
+            botocore_session=core,
+        )
+
+    def _make(self, session: Any, region: str) -> Any:
+        config = Config(
+            signature_version="s3v4" if self._signed else UNSIGNED,
+            region_name=region,
+            s3={"addressing_style": self._access.style},
+            connect_timeout=min(self._timeout, _CONNECT_TIMEOUT),
+            read_timeout=self._timeout,
+            retries={"mode": "standard", "total_max_attempts": 3},
+            max_pool_connections=_HEAD_THREADS,
+        )
+        return session.client("s3", endpoint_url=self._access.endpoint, config=config, verify=self._bundle)
+
+    def _move_to_its_region(self, session: Any) -> None:
+        """Requests of boto3 follow a bucket to its region by themselves, presigned addresses cannot."""
+        try:
+            answer = self._s3.head_bucket(Bucket=self._bucket)
+        except ClientError as error:
+            # Also who may not see the bucket is told where it is; what else is wrong will show itself.
+            answer = error.response
+        region = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("x-amz-bucket-region", "")
+        if region and region != self._s3.meta.region_name:
+            self._s3 = self._make(session, region)
+
+    def _folder(self, prefix: str) -> Iterator[SourceFile]:
+        for number, entry in enumerate(self._entries(prefix)):
+            if number >= MAX_OBJECTS:
+                raise MalformedListing(f"{self._uri} lists more than {MAX_OBJECTS} objects: this is no model.")
+            key, size = entry.get("Key"), entry.get("Size")
+            if not isinstance(key, str) or not isinstance(size, int) or size < 0 or not key.startswith(prefix):
+                raise MalformedListing(f"{self._uri}: {self.endpoint} lists an object without a key or a size.")
+            path = key.removeprefix(prefix)
+            if size == 0 and (not path or path.endswith("/")):
+                continue
+            yield SourceFile(path=path, size=size, etag=entry.get("ETag"))
+
+    def _entries(self, prefix: str) -> Iterator[Mapping[str, Any]]:
+        token: str | None = None
+        while True:
+            more = {"ContinuationToken": token} if token else {}
+            with self._translated():
+                page = self._s3.list_objects_v2(Bucket=self._bucket, Prefix=prefix, **more)
+            yield from page.get("Contents", ())
+            following = page.get("NextContinuationToken")
+            if not page.get("IsTruncated"):
+                return
+            if not following or following == token:
+                raise MalformedListing(f"{self._uri}: {self.endpoint} does not say how its listing goes on.")
+            token = following
+
+    def _object(self, key: str) -> SourceFile:
+        """The one object that the URI names. Raises NotFound."""
+        try:
+            with self._translated():
+                head = self._s3.head_object(Bucket=self._bucket, Key=key)
+        except NotFound:
+            raise NotFound(
+                f"{self._uri}: the bucket has neither a folder nor an object of that name; correct the address."
+            ) from None
+        return SourceFile(
+            path=key.rpartition("/")[2],
+            size=head["ContentLength"],
+            etag=head.get("ETag"),
+            locator=locator_of(key, None),
+        )
+
+    def _described(self, file: SourceFile) -> SourceFile:
+        """With what HeadObject says about checksums and versions. Raises SourceChanged when it is another object by now."""
+        single = file.locator is not None
+        key = self._uri.path if single else f"{self._uri.path}/{file.path}" if self._uri.path else file.path
+        head = self._head(key)
+        if head.get("ContentLength") != file.size or (file.etag and head.get("ETag") != file.etag):
+            raise SourceChanged(
+                f"{self._uri}: {file.path} was changed while the folder was listed; it is listed again."
+            )
+        version = head.get("VersionId")
+        checksum = self._checksum(key, file.size, head)
+        whole = checksum is not None and checksum.algorithm == "sha256" and not checksum.part_bytes
+        return msgspec.structs.replace(
+            file,
+            sha256=checksum.value if checksum is not None and whole else None,
+            checksum=str(checksum) if checksum is not None and not whole else None,
+            locator=locator_of(key if single else None, version if version != "null" else None),
+        )
+
+    def _head(self, key: str, **more: Any) -> Mapping[str, Any]:
+        try:
+            with self._translated():
+                head: Mapping[str, Any] = self._s3.head_object(
+                    Bucket=self._bucket, Key=key, ChecksumMode="ENABLED", **more
+                )
+                return head
+        except NotFound:
+            raise SourceChanged(f"{self._uri}: {key} was listed and is gone; the folder is listed again.") from None
+
+    def _checksum(self, key: str, size: int, head: Mapping[str, Any]) -> Checksum | None:
+        """The checksum that `head` names, None where there is none that could be computed again."""
+        for algorithm in _CHECKSUMS:
+            text = head.get(f"Checksum{algorithm}")
+            if not isinstance(text, str):
+                continue
+            value, dash, parts = text.partition("-")
+            try:
+                digest = base64.b64decode(value, validate=True).hex()
+                checksum = Checksum.parse(f"{algorithm.lower()}:{digest}")
+            except (ValueError, binascii.Error):
+                raise MalformedListing(
+                    f"{self._uri}: {self.endpoint} publishes a {algorithm} of {key!r} that is none."
+                ) from None
+            # "-<parts>" is at the end of such a checksum, and always at the end of the ETag of a multipart upload, of which
+            # S3 has a SHA only part by part (also where a compatible store does not say so).
+            uploaded = str(head.get("ETag", "")).strip('"').partition("-")[2]
+            composite = dash or head.get("ChecksumType") == "COMPOSITE"
+            if not composite and not (uploaded and algorithm.startswith("SHA")):
+                return checksum
+            part_bytes = self._part_bytes(key, size, parts or uploaded)
+            return checksum._replace(part_bytes=part_bytes) if part_bytes else None
+        return None
+
+    def _part_bytes(self, key: str, size: int, text: str) -> int:
+        """The size of the parts of a multipart upload of so many; 0 where they have several, or that is not told."""
+        parts = int(text) if text.isdecimal() and len(text) < 6 else 0
+        if parts <= 1:
+            return size * parts
+        first, last = (self._head(key, PartNumber=number).get("ContentLength", 0) for number in (1, parts))
+        if not isinstance(first, int) or not isinstance(last, int) or not 0 < last <= first < size:
+            return 0
+        return first if first * (parts - 1) + last == size else 0
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Turn what a request raises into one of our errors."""
+        try:
+            yield
+        except (BotoCoreError, ClientError, ResponseParserError, KeyError, ValueError, RecursionError) as error:
+            if _recursed(error):
+                # A redirect that names no region makes botocore 1.44 ask where the bucket is, which is answered so too.
+                raise Unsupported(
+                    f"{self._uri}: {self.endpoint} says that the bucket is elsewhere but not where; set AWS_REGION."
+                ) from None
+            asked = Asked(access=self._access, uri=self._uri, signed=self._signed, endpoint=self.endpoint)
+            # Without its cause, whose text is the server's.
+            raise explain(error, asked) from None
+
+
+def _recursed(error: BaseException | None) -> bool:
+    """Whether a RecursionError is behind it; botocore wraps what happens below it in errors of its own."""
+    while error is not None and not isinstance(error, RecursionError):
+        error = error.__cause__ or error.__context__
+    return error is not None

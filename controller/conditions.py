@@ -6,6 +6,9 @@ Verified    do all bytes match their digests?           reason ChecksumValid, as
 Available   can pods be scheduled to at least one node? (also with the revision before an update)
 Ready       do all wanted nodes have what the spec asks for?
 
+Two more are about worker pods, see `endpoints`. Ready is about nodes alone: an adapter that no pod has loaded yet, but that
+is on all their nodes, is Ready and not EndpointsReady.
+
 A DynamoModel without a source has nothing to cache. Its Resolved is False (NoSource) and its Ready is *Unknown*, not False:
 nothing is wrong with it, only this controller has no opinion on it; the state of its endpoints is told elsewhere.
 Verified is Unknown until all bytes have been checked, so that False means one thing only: bytes that are wrong.
@@ -185,7 +188,7 @@ def _ready(facts: Facts, resolved: Answer, target: Target | None, states: Sequen
     if target is None:
         return _updating(_not_yet(resolved), target, states)
     if not facts.wanted:
-        if facts.replicas == 0:
+        if facts.replicas == 0 and not facts.follows:
             return Answer(
                 "True", "NoNodesWanted", "spec.storage.nodeLocal.replicas is 0: no node has to hold the model."
             )
@@ -230,6 +233,9 @@ def _not_yet(resolved: Answer) -> Answer:
 
 
 def _nowhere(facts: Facts) -> Answer:
+    if facts.follows:
+        text = f"No worker pod of base model {facts.follows} runs on a node with an agent, and only there is it cached."
+        return Answer("False", "NoEndpoints", text)
     if facts.replicas == 0:
         return Answer("False", "NoNodesWanted", "spec.storage.nodeLocal.replicas is 0.")
     return Answer("False", "NoNodes", f"No node can hold the model: {_supply(facts)}.")

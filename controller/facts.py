@@ -14,6 +14,7 @@ from enum import Enum
 from controller.placement import Presence
 from controller.reports import NodeReport, Phase
 from controller.request import Pinned, Problem, Request
+from controller.workers import Worker
 from modelcache.api.status import NodeProblem, Status
 
 
@@ -27,13 +28,32 @@ class NodeView:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Serving:
+    """The worker pods of one DynamoModel and what stands in front of them.
+
+    `workers` are all that serve `base_model` in its namespace, None while pods cannot be read (`problem` says why).
+    `lora` is the name of the adapter, empty for other models. `rival` is the DynamoModel that loads another adapter of
+    the same name into the same pods and came first. `services` counts the Services, `service_problem` is why there is none.
+    """
+
+    base_model: str
+    lora: str = ""
+    workers: tuple[Worker, ...] | None = ()
+    problem: str = ""
+    rival: str = ""
+    services: int = 0
+    service_problem: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Facts:
     """What is known about one DynamoModel. `now` is RFC 3339.
 
     `pinned` answers `request`, `problem` says why nothing does. `hindrance` is what else keeps nodes from getting it: a
     Secret that is missing, digests that cannot be right. `agents` counts connected agents, `matching` those on
     nodes that match `selector`. `path` is what the status tells users to mount. `waiting_for` names the nodes that still
-    hold files of a model that is being removed.
+    hold files of a model that is being removed. `serving` is None where nobody has looked at pods. `follows` is the base model
+    whose worker pods decide on which nodes a lora is cached, empty for models that are placed by `spec.storage` alone.
     """
 
     generation: int
@@ -51,6 +71,8 @@ class Facts:
     nodes: Mapping[str, NodeView] = field(default_factory=dict)
     deleting: bool = False
     waiting_for: tuple[str, ...] = ()
+    serving: Serving | None = None
+    follows: str = ""
 
     @property
     def wanted(self) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from controller.conditions import ORDER, Answer, answers, quantity, to_conditions
+from controller.endpoints import view_endpoints
 from controller.facts import Facts, NodeState, Standing, Target, judge
 from modelcache.api.status import NodeCounts, Phase, Progress, Status, StorageRef
 
@@ -19,10 +20,20 @@ EMPTY = Status(ready_endpoints=0, total_endpoints=0)
 
 
 def build_status(facts: Facts, previous: Status) -> Status:
-    """The status to write. What other parts of the controller own (endpoints, last use) is taken over from `previous`."""
+    """The status to write. What other parts of the controller own (last use) is taken over from `previous`."""
     target = Target.of(facts, previous)
     states = judge(facts, previous)
     content = answers(facts, target, states)
+    view = view_endpoints(facts.serving, facts, target, states, previous) if facts.serving else None
+    if view is not None:
+        content |= view.answers
+        previous = msgspec.structs.replace(
+            previous,
+            ready_endpoints=view.ready,
+            total_endpoints=len(view.endpoints),
+            endpoints=view.endpoints,
+            adapter=view.adapter,
+        )
     kept = previous.conditions
     if facts.request is None and not facts.deleting:
         # What was said about a source that was taken away means nothing any more.

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable
 from datetime import datetime
 
+from controller.endpoint_events import endpoint_events
 from controller.events import Note, events
 from controller.status import progress_only
 from controller.tracked import Tracked
@@ -81,7 +82,7 @@ class StatusWriter:
         seconds = completed_in(old, new)
         if seconds is not None:
             self._on_completed(seconds)
-        for note in events(old, new):
+        for note in [*events(old, new), *endpoint_events(old, new, model.spec)]:
             self.event(model, note)
         return None
 

@@ -29,6 +29,30 @@ class Endpoint(Base, frozen=True, kw_only=True):
     address: Annotated[str, Meta(description="URL of the pod's system server, for example http://10.0.1.5:9090.")]
     pod_name: Annotated[str, Meta(description="Name of the pod.", max_length=253)]
     ready: Annotated[bool, Meta(description="Whether the pod is ready and, for a lora, has the adapter loaded.")]
+    reason: Annotated[str, Meta(description="Why it is not ready, in one word.", max_length=128)] = ""
+    message: Annotated[str, Meta(description="Why it is not ready, and what to do.", max_length=2048)] = ""
+    loaded_from: Annotated[
+        str,
+        Meta(
+            description="What the engine was told to load, where that is not the node's cache: the pod does not mount it.",
+            max_length=4096,
+        ),
+    ] = ""
+
+
+class AdapterStatus(Base, frozen=True, kw_only=True):
+    """What the files of a LoRA adapter say about themselves."""
+
+    rank: Annotated[int, Meta(description="Rank (r in adapter_config.json).")] | None = None
+    target_modules: Annotated[
+        tuple[Annotated[str, Meta(max_length=253)], ...],
+        Meta(description="Modules of the base model that the adapter changes."),
+    ] = ()
+    base_model: Annotated[str, Meta(description="Base model that it was trained for.", max_length=512)] = ""
+    warning: Annotated[
+        str, Meta(description="What is odd about it, without being in the way of loading it.", max_length=2048)
+    ] = ""
+    problem: Annotated[str, Meta(description="Why no engine can load it.", max_length=2048)] = ""
 
 
 class NodeCounts(Base, frozen=True, kw_only=True):
@@ -108,7 +132,8 @@ class Status(Base, frozen=True, kw_only=True):
     conditions: Annotated[
         tuple[Condition, ...],
         Meta(
-            description="Resolved, Downloaded, Verified, Available (one node at least), Ready (all wanted nodes).",
+            description="Resolved, Downloaded, Verified, Available (one node at least), Ready (all wanted nodes), "
+            "EndpointsReady, ServicesFound.",
             extra_json_schema={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
         ),
     ] = ()
@@ -158,3 +183,6 @@ class Status(Base, frozen=True, kw_only=True):
     last_access_time: Annotated[Timestamp, Meta(description="When a pod last used the model.")] | None = None
     referenced_by: Annotated[tuple[ObjectReference, ...], Meta(description="Objects that use the model.")] = ()
     endpoints: Annotated[tuple[Endpoint, ...], Meta(description="Worker pods of the base model.")] = ()
+    adapter: Annotated[AdapterStatus, Meta(description="What is known about a LoRA adapter from its files.")] | None = (
+        None
+    )

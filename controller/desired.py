@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from controller.tracked import Order, Tracked
+from controller.tracked import AdapterOrder, Order, Tracked
 from modelcache.api.model import DynamoModel
 from modelcache.kube.resources import ObjectKey
 from modelcache.rpc import modelcache_pb2 as pb
@@ -74,8 +74,9 @@ def to_message(
     orders: Iterable[tuple[ObjectKey, Order]],
     peers: Callable[[ObjectKey, Order], list[pb.Peer]] = lambda key, order: [],
     peers_awaited: Callable[[ObjectKey], bool] = lambda key: False,
+    node: str = "",
 ) -> list[pb.DesiredModel]:
-    """The models of a DesiredState, in the order of their names, so that equal states have equal bytes."""
+    """The models of the DesiredState of `node`, in the order of their names, so that equal states have equal bytes."""
     return [
         pb.DesiredModel(
             model=pb.ModelKey(namespace=key.namespace, name=key.name),
@@ -86,6 +87,17 @@ def to_message(
             attempt=order.attempt,
             peers=peers(key, order),
             keep_peers=peers_awaited(key),
+            adapter=_adapter(order.adapter, node) if order.adapter else None,
         )
         for key, order in sorted(orders)
     ]
+
+
+def _adapter(order: AdapterOrder, node: str) -> pb.Adapter:
+    return pb.Adapter(
+        lora_name=order.lora_name,
+        base_model_name=order.base_model_name,
+        source_uri=order.source_uri,
+        model_uid=order.model_uid,
+        pod_uids=order.pods.get(node, ()),
+    )

@@ -9,6 +9,8 @@ sticky, because moving a model costs a download and takes it away from pods that
 4. ties are broken by rendezvous hashing of (model, node), so that the choice needs no memory and does not crowd on the
    first names of the alphabet.
 
+A lora follows its worker pods (`place_followed`): every node that runs one has it, whatever else the spec says.
+
 An agent that is briefly away (a restart, an update of the DaemonSet) keeps its place but is not newly chosen. The choice
 is written into the status, so a restarted controller makes the same one.
 """
@@ -70,6 +72,18 @@ def place(
     elif len(keepers) < replicas:
         newcomers.sort(key=lambda c: (not c.holds, c.models, _rank(model, c.name)))
     return tuple(sorted(candidate.name for candidate in (*keepers, *newcomers)[:replicas]))
+
+
+def place_followed(
+    model: str,
+    candidates: Iterable[Candidate],
+    previous: Collection[str],
+    followed: Collection[str],
+    placed: tuple[str, ...] = (),
+) -> tuple[str, ...]:
+    """Names of the nodes that should hold a lora, sorted: those of `followed` that have an agent, and those of `placed`."""
+    there = place(model, [each for each in candidates if each.name in followed], previous, None)
+    return tuple(sorted({*there, *placed}))
 
 
 def _rank(model: str, node: str) -> bytes:

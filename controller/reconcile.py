@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
+from controller.discovery import LORA, Discovery, adapter_order, nodes_of
+from controller.endpoint_events import unload_events
 from controller.events import Note, dropped_peers
-from controller.facts import Facts
+from controller.facts import Facts, Serving
 from controller.manifests import ManifestStore
 from controller.nodes import Node
-from controller.placement import Candidate, Presence, matches, place
+from controller.placement import Candidate, Presence, matches, place, place_followed
 from controller.problems import rfc3339
 from controller.refusal import Refusal
 from controller.registry import Registry
@@ -30,6 +33,7 @@ from modelcache.api.labels import FINALIZER
 from modelcache.api.model import DynamoModel
 from modelcache.api.spec import NodeLocal, Spec
 from modelcache.api.status import Status
+from modelcache.kube.errors import KubeError
 from modelcache.kube.informer import Informer
 from modelcache.kube.resources import ObjectKey
 from modelcache.paths import CachePaths
@@ -39,6 +43,8 @@ _log = logging.getLogger(__name__)
 
 LOOK_AGAIN = 2.0
 """Seconds: a safety net where an event of the informer is expected anyway."""
+SERVICE_RETRY = 30.0
+"""Seconds until another try to make the Service of a base model."""
 
 
 class Reconciler:
@@ -55,6 +61,7 @@ class Reconciler:
         store: ManifestStore,
         writer: StatusWriter,
         refusal: Refusal,
+        discovery: Discovery,
         *,
         wall: Callable[[], datetime],
     ) -> None:
@@ -67,6 +74,7 @@ class Reconciler:
         self._store = store
         self._writer = writer
         self._refusal = refusal
+        self._discovery = discovery
         self._wall = wall
 
     async def reconcile(self, key: ObjectKey) -> float | None:
@@ -117,43 +125,62 @@ class Reconciler:
             self._writer.wrote(model, tracked, stored.resource_version)
             return LOOK_AGAIN
         previous = model.last_status() or EMPTY
-        self._place(model, tracked, previous)
+        serving = self._discovery.look(model)
+        wanted = self._place(model, tracked, previous, serving)
         request, problem = _request(model.spec)
         if request is not None:
             await self._resolution.step(model, tracked, request, previous)
             problem = tracked.problem if tracked.pinned is None else None
-        self._give_order(model, tracked, request)
-        facts = self._facts(model, tracked, request, problem)
+        self._give_order(model, tracked, request, serving)
+        service_problem = await self._discovery.provide(model)
+        serving = replace(serving, service_problem=service_problem)
+        facts = self._facts(model, tracked, request, problem, serving, wanted)
         status = build_status(facts, previous)
         put_off = await self._writer.write(model, tracked, previous, status)
         self._tell_dropped_peers(model, tracked, facts)
         if tracked.pinned is not None and tracked.announced is not tracked.pinned:
             tracked.announced = tracked.pinned
-            self._give_order(model, tracked, request)
+            self._give_order(model, tracked, request, serving)
         await self._clean_up(model, tracked)
         waiting_for_secret = CREDENTIAL_AGE if tracked.credential_for and status.phase != "Ready" else None
-        return _soonest(put_off, self._resolution.retry_in(tracked), waiting_for_secret)
+        waiting_for_service = SERVICE_RETRY if service_problem else None
+        return _soonest(put_off, self._resolution.retry_in(tracked), waiting_for_secret, waiting_for_service)
 
-    def _place(self, model: DynamoModel, tracked: Tracked, previous: Status) -> None:
-        local = node_local(model.spec)
-        before = previous.assigned_nodes if tracked.assigned is None else tracked.assigned
-        own = frozenset(tracked.assigned or ())
-        was_ready = frozenset(previous.ready_nodes)
-        candidates = []
-        for node in self._nodes.values():
-            if not matches(node.labels, local.node_selector):
-                continue
-            name, presence = node.name, self._registry.presence(node.name)
-            holds = self._registry.holds(name, tracked.key) or (presence is Presence.AWAITED and name in was_ready)
-            candidates.append(Candidate(name, presence, holds, self._memory.load[name] - (name in own)))
-        nodes = place(model.key, candidates, frozenset(before), local.replicas)
+    def _place(self, model: DynamoModel, tracked: Tracked, previous: Status, serving: Serving) -> int | None:
+        """Choose the nodes. How many are wanted; None when that is just as many as were chosen."""
+        before = frozenset(previous.assigned_nodes if tracked.assigned is None else tracked.assigned)
+        candidates = self._candidates(tracked, previous)
+        local = placement_of(model.spec)
+        placed: tuple[str, ...] = ()
+        if local is not None:
+            matching = [each for each in candidates if self._matches(each.name, local)]
+            placed = place(model.key, matching, before, local.replicas)
+        nodes, wanted = placed, local.replicas if local is not None else None
+        if serving.lora:
+            nodes = place_followed(model.key, candidates, before, nodes_of(serving, before), placed)
+            wanted = None if wanted is None else len(nodes) + wanted - len(placed)
         tracked.arrivals = self._registry.arrivals
         changed = self._memory.assign(tracked, nodes)
         if changed:
             _log.info("%s: assigned to %d nodes, changed: %s", model.key, len(nodes), ", ".join(sorted(changed)[:10]))
         self._wake(changed)
+        return wanted
 
-    def _give_order(self, model: DynamoModel, tracked: Tracked, request: Request | None) -> None:
+    def _candidates(self, tracked: Tracked, previous: Status) -> list[Candidate]:
+        own = frozenset(tracked.assigned or ())
+        was_ready = frozenset(previous.ready_nodes)
+        candidates = []
+        for node in self._nodes.values():
+            name, presence = node.name, self._registry.presence(node.name)
+            holds = self._registry.holds(name, tracked.key) or (presence is Presence.AWAITED and name in was_ready)
+            candidates.append(Candidate(name, presence, holds, self._memory.load[name] - (name in own)))
+        return candidates
+
+    def _matches(self, name: str, local: NodeLocal) -> bool:
+        node = self._nodes.get(ObjectKey("", name))
+        return node is not None and matches(node.labels, local.node_selector)
+
+    def _give_order(self, model: DynamoModel, tracked: Tracked, request: Request | None, serving: Serving) -> None:
         order = Order()
         if request is not None and tracked.announced is not None:
             order = Order(
@@ -162,6 +189,7 @@ class Reconciler:
                 tree_digest=checksum(model.spec),
                 attempt=attempt_of(model),
                 credential=tracked.credential,
+                adapter=adapter_order(model, serving),
             )
         if order != tracked.order:
             tracked.order = order
@@ -173,8 +201,16 @@ class Reconciler:
             if session is not None:
                 session.wake.set()
 
-    def _facts(self, model: DynamoModel, tracked: Tracked, request: Request | None, problem: Problem | None) -> Facts:
-        local = node_local(model.spec)
+    def _facts(
+        self,
+        model: DynamoModel,
+        tracked: Tracked,
+        request: Request | None,
+        problem: Problem | None,
+        serving: Serving,
+        wanted: int | None,
+    ) -> Facts:
+        local = placement_of(model.spec) or NodeLocal()
         assigned = tracked.assigned or ()
         connected = [node for node in self._nodes.values() if self._registry.presence(node.name) is Presence.CONNECTED]
         return Facts(
@@ -186,11 +222,13 @@ class Reconciler:
             problem=problem,
             hindrance=tracked.completion or tracked.credential_problem,
             selector=local.node_selector,
-            replicas=local.replicas,
+            replicas=wanted,
             agents=len(connected),
             matching=sum(1 for node in connected if matches(node.labels, local.node_selector)),
             assigned=assigned,
             nodes={name: self._registry.view(name, tracked.key) for name in assigned},
+            serving=serving,
+            follows=serving.base_model if serving.lora else "",
         )
 
     def _path(self, model: DynamoModel, assigned: Sequence[str]) -> str:
@@ -222,7 +260,10 @@ class Reconciler:
             # Somebody else's finalizer keeps it; there is nothing of ours left.
             return None
         previous = model.last_status() or EMPTY
-        waiting = await self._removal.step(tracked, previous) if held else ()
+        serving = self._discovery.look(model)
+        waiting = await self._step_of_removal(model, tracked, previous) if held else ()
+        if not model.deleting:
+            serving = replace(serving, service_problem=await self._discovery.provide(model))
         facts = Facts(
             generation=model.metadata.generation,
             now=self._now(),
@@ -230,27 +271,45 @@ class Reconciler:
             request=None,
             deleting=model.deleting,
             waiting_for=waiting,
+            serving=serving,
         )
         if waiting or not model.deleting:
             await self._writer.write(model, tracked, previous, build_status(facts, previous))
+        again = SERVICE_RETRY if serving.service_problem else None
         if waiting:
             _log.info("%s: waiting for %d nodes to remove it: %s", model.key, len(waiting), ", ".join(waiting[:10]))
-            return None
+            return again
         if held and not self._writer.is_stale(model, tracked):
             stored = await self._removal.remove_finalizer(model)
             if stored is not None:
                 self._writer.wrote(model, tracked, stored.resource_version)
             if model.deleting:
-                self._writer.event(model, Note("Normal", "Deleted", "No node holds files or labels of it any more."))
-        return None
+                self._tell_removed(model, previous, serving)
+        return again
+
+    async def _step_of_removal(self, model: DynamoModel, tracked: Tracked, previous: Status) -> tuple[str, ...]:
+        try:
+            return await self._removal.step(tracked, previous)
+        except KubeError as error:
+            self._writer.event(model, Note("Warning", "CleanupFailed", f"Will be tried again: {error}"))
+            raise
+
+    def _tell_removed(self, model: DynamoModel, previous: Status, serving: Serving) -> None:
+        if serving.lora:
+            unloads = self._registry.unloads_of(model.metadata.uid)
+            lost = self._removal.out_of_reach(serving.workers or (), previous)
+            for note in unload_events(serving.lora, unloads, lost):
+                self._writer.event(model, note)
+        self._writer.event(model, Note("Normal", "Deleted", "No node holds files or labels of it any more."))
 
     def _now(self) -> str:
         return rfc3339(self._wall())
 
 
-def node_local(spec: Spec) -> NodeLocal:
-    """Where the model is to be kept, with the defaults of the API."""
-    return (spec.storage.node_local if spec.storage else None) or NodeLocal()
+def placement_of(spec: Spec) -> NodeLocal | None:
+    """Where the model is to be kept, with the defaults of the API; None for a lora that says nothing: it follows its pods."""
+    given = spec.storage.node_local if spec.storage else None
+    return given if given is not None or spec.model_type == LORA else NodeLocal()
 
 
 def checksum(spec: Spec) -> str:

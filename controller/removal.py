@@ -11,11 +11,14 @@ told not to hold the model.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from controller.nodes import LabelWithdrawal, Node, labelled_for
 from controller.placement import Presence
 from controller.registry import Registry
 from controller.resolution import Resolution
 from controller.tracked import Memory, Tracked
+from controller.workers import Worker
 from modelcache.api.labels import FINALIZER
 from modelcache.api.model import DynamoModel
 from modelcache.api.status import Status
@@ -63,6 +66,15 @@ class Removal:
             if node not in waiting:
                 await self._labels.withdraw_model(node, tracked.key)
         return tuple(sorted(waiting))
+
+    def out_of_reach(self, workers: Iterable[Worker], previous: Status) -> list[str]:
+        """Names of the pods that keep an adapter because there is no agent any more to take it out of them."""
+        assigned = frozenset(previous.assigned_nodes)
+        return [
+            worker.name
+            for worker in workers
+            if not worker.ending and worker.node in assigned and self._registry.presence(worker.node) is Presence.GONE
+        ]
 
     def _waiting(self, tracked: Tracked, previous: Status, labelled: list[str]) -> set[str]:
         existing = {node.name for node in self._nodes.values()}

@@ -27,6 +27,7 @@ from controller.placement import Presence
 from controller.registry import Registry, Session
 from controller.reports import Phase
 from controller.tracked import Memory, Order
+from controller.workers import Workers, to_messages
 from modelcache.api.model import DynamoModel
 from modelcache.kube.clock import Clock, Timer
 from modelcache.kube.informer import Informer
@@ -62,6 +63,7 @@ class Desk:
     memory: Memory
     models: Informer[DynamoModel]
     nodes: Informer[Node]
+    workers: Workers
     clock: Clock
     term: str
     heartbeat: float
@@ -82,7 +84,12 @@ class Desk:
             self.orders(session).items(),
             lambda key, order: peers_of(session.node, order.digest, self._agents(key)),
             self._awaits_agents,
+            session.node,
         )
+
+    def workers_on(self, session: Session) -> list[pb.WorkerPod] | None:
+        """The worker pods on the node of this stream, None while pods have not been read."""
+        return to_messages(self.workers.on_node(session.node)) if self.workers.known else None
 
     def _agents(self, key: ObjectKey) -> list[PeerFacts]:
         """The agents that should hold this model. One whose stream broke a moment ago still serves, as far as anybody knows."""
@@ -204,6 +211,7 @@ class AgentService(ModelCacheServiceServicer):
     async def _desired(self, desk: Desk, session: Session) -> AsyncIterator[pb.DesiredState]:
         """Desired states, each when it differs from the one before, until the stream is to end."""
         last: list[pb.DesiredModel] | None = None
+        last_workers: list[pb.WorkerPod] | None = None
         deadline = desk.clock.now() + FIRST_WAIT
         told_peers_at = float("-inf")
         patience = desk.clock.call_later(FIRST_WAIT, session.wake.set)
@@ -233,14 +241,15 @@ class AgentService(ModelCacheServiceServicer):
                     return
                 if last is None and not desk.is_settled(session) and desk.clock.now() < deadline:
                     continue
-                models = desk.message(session)
-                if models == last:
+                models, workers = desk.message(session), desk.workers_on(session)
+                if models == last and workers == last_workers:
                     continue
                 early = desk.clock.now() < told_peers_at + PEERS_INTERVAL
-                if early and last is not None and without_peers(models) == without_peers(last):
+                same_workers = workers == last_workers
+                if early and last is not None and same_workers and without_peers(models) == without_peers(last):
                     peers_changed()
                     continue
-                last, told_peers_at = models, desk.clock.now()
+                last, last_workers, told_peers_at = models, workers, desk.clock.now()
                 number = session.sending(ObjectKey(model.model.namespace, model.model.name) for model in models)
                 if session.unconfirmed_since is None:
                     session.unconfirmed_since = desk.clock.now()
@@ -249,6 +258,8 @@ class AgentService(ModelCacheServiceServicer):
                     nonce=_nonce(desk.term, session.arrival, number),
                     models=models,
                     heartbeat_seconds=round(desk.heartbeat),
+                    workers=workers,
+                    workers_known=workers is not None,
                 )
         finally:
             patience.cancel()

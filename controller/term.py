@@ -13,10 +13,11 @@ from collections.abc import Collection, Hashable
 from datetime import UTC, datetime
 from random import Random
 
+from controller.discovery import Discovery
 from controller.manifests import ManifestStore
 from controller.metrics import ControllerMetrics, ControllerState
 from controller.nodes import LabelWithdrawal, Node, relevant
-from controller.pods import pods_informer
+from controller.pods import Pod, pods_informer
 from controller.reconcile import Reconciler
 from controller.refusal import Refusal
 from controller.registry import Registry
@@ -24,15 +25,18 @@ from controller.removal import Removal
 from controller.resolution import Resolution
 from controller.resolver import Job, Outcome, Resolver
 from controller.server import AgentServer
+from controller.services import HeadlessServices, services_informer
 from controller.settings import Settings
 from controller.stream import Desk
 from controller.tracked import Memory
+from controller.workers import Workers, worker_of
 from controller.writer import StatusWriter
 from modelcache.api.model import DynamoModel
 from modelcache.kube.client import KubeClient
 from modelcache.kube.clock import Clock
 from modelcache.kube.events import EventRecorder
 from modelcache.kube.informer import Informer
+from modelcache.kube.objects import PartialObject
 from modelcache.kube.queue import WorkQueue
 from modelcache.kube.resources import DYNAMO_MODELS, NODES, ObjectKey
 
@@ -42,6 +46,8 @@ PROGRESS_DELAY = 1.0
 """Seconds within which reports that only tell progress are looked at together."""
 LONGEST_RETRY = 60.0
 """Seconds between two looks at a model whose looks fail, at most: usually the API server is away, and comes back."""
+PODS_WAIT = 5.0
+"""Longest wait, in seconds, for pods and Services before serving begins."""
 
 
 def _wall() -> datetime:
@@ -68,6 +74,9 @@ class Term:
         self._models = Informer(client, DYNAMO_MODELS, DynamoModel)
         self._nodes = Informer(client, NODES, Node)
         self._pods = pods_informer(client)
+        self._services = services_informer(client)
+        self._workers = Workers(self._pods)
+        self._discovery = Discovery(self._models, self._workers, HeadlessServices(client, self._services))
         self._queue: WorkQueue[ObjectKey] = WorkQueue("models", cap=LONGEST_RETRY, clock=clock)
         self._node_queue: WorkQueue[str] = WorkQueue("nodes", cap=LONGEST_RETRY, clock=clock)
         self._registry = Registry(clock, timeout=settings.agent_timeout, on_lag=metrics.acknowledged)
@@ -83,8 +92,10 @@ class Term:
         self._reconciler = Reconciler(
             self._models, self._nodes, self._registry, self._memory, self._resolution, removal, store,
             StatusWriter(client, recorder, clock, on_completed=metrics.completed), Refusal(client, _wall),
+            self._discovery,
             wall=_wall,
         )  # fmt: skip
+        self._pods_awaited = asyncio.Event()
         self._connect_events()
 
     async def run(self) -> None:
@@ -96,14 +107,17 @@ class Term:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._models.run(), name="informer of DynamoModels")
                 group.create_task(self._nodes.run(), name="informer of Nodes")
-                # Not waited for: without the right to read pods, models still have to reach their nodes.
+                # Waited for only briefly: without the right to read pods, models still have to reach their nodes.
                 group.create_task(self._pods.run(), name="informer of Pods")
+                group.create_task(self._services.run(), name="informer of Services")
                 await self._models.wait_synced()
                 await self._nodes.wait_synced()
+                group.create_task(self._wait_for_pods(), name="first list of Pods and Services")
+                await self._pods_awaited.wait()
                 _log.info("serving: %d DynamoModels, %d nodes", len(self._models.keys()), len(self._nodes.keys()))
                 self._registry.start()
                 desk = Desk(
-                    self._registry, self._memory, self._models, self._nodes, self._clock,
+                    self._registry, self._memory, self._models, self._nodes, self._workers, self._clock,
                     term=secrets.token_hex(4), heartbeat=self._settings.heartbeat,
                 )  # fmt: skip
                 await self._server.open(desk)
@@ -128,11 +142,25 @@ class Term:
             models={key: status for key, status in models.items() if status is not None},
         )
 
+    async def _wait_for_pods(self) -> None:
+        """Look at models with pods and Services known, unless those cannot be read: caching must not wait for them."""
+        timer = self._clock.call_later(PODS_WAIT, self._pods_awaited.set)
+        await self._pods.wait_synced()
+        await self._services.wait_synced()
+        timer.cancel()
+        self._pods_awaited.set()
+        self._look_at_everything()
+        for session in self._registry.sessions():
+            session.wake.set()
+
     # -- what makes us look --------------------------------------------------------------------------------------
 
     def _connect_events(self) -> None:
         self._models.on_key(self._queue.add)
+        self._models.on_change(self._model_changed)
         self._nodes.on_change(self._node_changed)
+        self._pods.on_change(self._pod_changed)
+        self._services.on_change(self._service_changed)
         self._registry.on_models = self._reported
         self._registry.on_node = self._presence_changed
         self._registry.on_acknowledged = lambda node: self._look_at_removals()
@@ -144,6 +172,29 @@ class Term:
             self._node_queue.add(new.name)
         elif old is not None:
             self._registry.lose_node(old.name)
+
+    def _model_changed(self, old: DynamoModel | None, new: DynamoModel | None) -> None:
+        """One lora may have waited for another of the same name to go or to be renamed."""
+        if old is None or (new is not None and new.spec == old.spec):
+            return
+        for key in self._discovery.siblings_of(old):
+            self._queue.add(key)
+
+    def _pod_changed(self, old: Pod | None, new: Pod | None) -> None:
+        before, after = (worker_of(pod) if pod is not None else None for pod in (old, new))
+        if before == after:
+            return
+        for worker in filter(None, (before, after)):
+            for key in self._discovery.models_of(worker):
+                self._queue.add(key)
+            session = self._registry.session_of(worker.node)
+            if session is not None:
+                session.wake.set()
+
+    def _service_changed(self, old: PartialObject | None, new: PartialObject | None) -> None:
+        for service in filter(None, (old, new)):
+            for key in self._discovery.models_of_service(service):
+                self._queue.add(key)
 
     def _presence_changed(self, node: str) -> None:
         self._look_at_everything()

@@ -7,7 +7,7 @@ belongs to one uid, so that a model that was deleted and created again starts fr
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from controller.request import Pinned, Problem
@@ -25,6 +25,17 @@ class Trigger:
 
 
 @dataclass(frozen=True, slots=True)
+class AdapterOrder:
+    """What agents are told about a LoRA adapter (see modelcache.proto). `pods` are uids by node, sorted."""
+
+    lora_name: str
+    base_model_name: str
+    source_uri: str
+    model_uid: str
+    pods: Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True)
 class Order:
     """What the agents of the assigned nodes are told. `digest` empty: keep what you have."""
 
@@ -33,6 +44,7 @@ class Order:
     tree_digest: str = ""
     attempt: str = ""
     credential: Credential | None = None
+    adapter: AdapterOrder | None = None
 
 
 @dataclass(eq=False)

@@ -22,7 +22,9 @@ def endpoint_events(old: Status, new: Status, spec: Spec) -> list[Note]:
     if after is None or after.reason == "Deleting":
         return []
     base = spec.base_model_name or spec.model_name
-    notes = _discovery(old, new, before, after, base)
+    # A base model is cached first and served afterwards: having no pods yet is nothing to warn of.
+    expects_pods = spec.model_type == "lora" or spec.source is None or old.total_endpoints > 0
+    notes = _discovery(old, new, before, after, base, expects_pods=expects_pods)
     if spec.model_type == "lora":
         notes += _failures(old, new, spec.model_name)
         notes += _not_mounted(old, new, spec.model_name)
@@ -48,13 +50,15 @@ def unload_events(name: str, unloads: Sequence[tuple[str, Unload]], lost: Collec
     return notes
 
 
-def _discovery(old: Status, new: Status, before: Condition | None, after: Condition, base: str) -> list[Note]:
+def _discovery(
+    old: Status, new: Status, before: Condition | None, after: Condition, base: str, *, expects_pods: bool
+) -> list[Note]:
     if after.reason == "EndpointDiscoveryFailed":
         known = before is not None and before.reason == after.reason
         return [] if known else [Note("Warning", "EndpointDiscoveryFailed", after.message)]
     if after.reason == "NoEndpoints":
         known = before is not None and before.reason == after.reason
-        return [] if known else [Note("Warning", "NoEndpointsFound", after.message)]
+        return [] if known or not expects_pods else [Note("Warning", "NoEndpointsFound", after.message)]
     if new.total_endpoints and not old.total_endpoints:
         count = new.total_endpoints
         return [Note("Normal", "EndpointsDiscovered", f"Discovered {count} endpoints for base model {base}")]

@@ -54,9 +54,11 @@ def view_endpoints(
 ) -> EndpointsView:
     """What the status says about endpoints."""
     if serving.workers is None:
-        problem = serving.problem or "The pods of the cluster have not been read yet."
-        answer = Answer("Unknown", "EndpointDiscoveryFailed", problem)
-        return EndpointsView(previous.endpoints, {"EndpointsReady": answer, **_services(serving)}, previous.adapter)
+        # Not read *yet* changes nothing: what was written before the restart stands.
+        failed = (
+            {"EndpointsReady": Answer("Unknown", "EndpointDiscoveryFailed", serving.problem)} if serving.problem else {}
+        )
+        return EndpointsView(previous.endpoints, failed | _services(serving), previous.adapter)
     judge = _Judge(serving, facts, target, {state.name: state for state in states}, previous)
     endpoints = tuple(judge.endpoint(worker) for worker in endpoints_of(serving.workers))
     answer = Answer("False", "Deleting", "Being removed.") if facts.deleting else _endpoints_ready(serving, endpoints)
@@ -86,6 +88,8 @@ def _worst(endpoints: Sequence[Endpoint]) -> str:
 
 
 def _services(serving: Serving) -> dict[str, Answer]:
+    if serving.services is None and not serving.service_problem:
+        return {}
     if serving.services:
         return {"ServicesFound": Answer("True", "ServicesFound", f"Found {serving.services} service(s)")}
     message = serving.service_problem or f"There is no Service for base model {serving.base_model} yet."

@@ -33,7 +33,8 @@ class Serving:
 
     `workers` are all that serve `base_model` in its namespace, None while pods cannot be read (`problem` says why).
     `lora` is the name of the adapter, empty for other models. `rival` is the DynamoModel that loads another adapter of
-    the same name into the same pods and came first. `services` counts the Services, `service_problem` is why there is none.
+    the same name into the same pods and came first. `services` counts the Services, None while they have not been read;
+    `service_problem` is why there is none.
     """
 
     base_model: str
@@ -41,7 +42,7 @@ class Serving:
     workers: tuple[Worker, ...] | None = ()
     problem: str = ""
     rival: str = ""
-    services: int = 0
+    services: int | None = None
     service_problem: str = ""
 
 

@@ -63,9 +63,9 @@ class HeadlessServices:
         self._client = client
         self._services = services
 
-    def count(self, namespace: str, base_model: str) -> int:
-        """How many Services stand in front of the workers of a base model."""
-        return len(self._of(namespace, base_model))
+    def count(self, namespace: str, base_model: str) -> int | None:
+        """How many Services stand in front of the workers of a base model, None while they have not been read."""
+        return len(self._of(namespace, base_model)) if self._services.synced.is_set() else None
 
     async def ensure(self, model: DynamoModel, base_model: str) -> str:
         """See that there is one, and that `model` owns just the one that it needs. Why that failed; empty when it did not.

@@ -1,7 +1,8 @@
 """An agent without a disk: speaks the real protocol over a real connection, and does what the test tells it.
 
 By default it obeys: it claims to have every manifest that it is told to hold, with made-up digests where the manifest has
-none, and drops what it is not told to hold. A test can make it cling to what it has, fail, or report by hand.
+none, to have loaded every adapter into the pods that are ready, and drops what it is not told to hold. A test can make it
+cling to what it has, fail, or report by hand.
 """
 
 import asyncio
@@ -45,10 +46,12 @@ class FakeAgent:
         """Whether it goes on reporting models that it should remove."""
         self.behaviour: Behaviour = lambda report, manifest: None
         self.held: dict[ObjectKey, pb.ModelReport] = {}
+        self.unloads: list[pb.AdapterUnload] = []
         self.manifests: dict[str, Manifest] = {}
         self.states: list[pb.DesiredState] = []
         self.ending: tuple[grpc.StatusCode, str] | None = None
         self._changed = asyncio.Event()
+        self._writing = asyncio.Lock()
         self._channel: aio.Channel | None = None
         self._reader: asyncio.Task[None] | None = None
 
@@ -107,8 +110,9 @@ class FakeAgent:
     async def report(self) -> None:
         """Send a report of what is held."""
         nonce = self.states[-1].nonce if self.states else ""
-        report = pb.Report(nonce=nonce, models=self.held.values())
-        await self._call.write(pb.SyncRequest(report=report))
+        report = pb.Report(nonce=nonce, models=self.held.values(), unloads=self.unloads)
+        async with self._writing:  # a stream takes one write at a time
+            await self._call.write(pb.SyncRequest(report=report))
 
     async def manifest(self, key: ObjectKey, digest: str) -> Manifest:
         """Fetch a manifest. Raises AioRpcError."""
@@ -143,10 +147,10 @@ class FakeAgent:
                     del self.held[key]
         for key, model in wanted.items():
             if model.manifest_digest:
-                await self._take(key, model)
+                await self._take(key, model, [worker for worker in desired.workers if worker.ready])
         await self.report()
 
-    async def _take(self, key: ObjectKey, model: pb.DesiredModel) -> None:
+    async def _take(self, key: ObjectKey, model: pb.DesiredModel, workers: list[pb.WorkerPod]) -> None:
         digest = model.manifest_digest
         if digest not in self.manifests:
             try:
@@ -167,5 +171,19 @@ class FakeAgent:
             started_at=Timestamp(seconds=1_700_000_000),
             digests=[pb.FileDigest(path=f.path, sha256=digest_of(f.path)) for f in manifest.files if not f.sha256],
         )
+        if model.HasField("adapter") and manifest.complete:
+            pods = [worker for worker in workers if worker.uid in model.adapter.pod_uids]
+            report.adapter.CopyFrom(pb.AdapterReport(pods=[_loaded(pod, digest) for pod in pods]))
         self.behaviour(report, manifest)
         self.held[key] = report
+
+
+def _loaded(pod: pb.WorkerPod, digest: str) -> pb.AdapterInPod:
+    return pb.AdapterInPod(
+        pod_uid=pod.uid,
+        state=pb.ADAPTER_STATE_LOADED,
+        manifest_digest=digest,
+        container_start=pod.container_start,
+        engine="dynamo",
+        uri="file:///models/adapter",
+    )

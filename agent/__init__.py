@@ -9,6 +9,7 @@
 `metrics`, `counting`  what is told to Prometheus
 `ports`, `fetching`    what the control side needs of disk and network, and how it gets it
 `settings`             what an administrator can set
+`prepare`              what the init container does, before the agent starts
 `slots`, `threads`, `wakeup`, `progress`   mechanics that know nothing of models
 `store/`, `transfer/`  the cache on the disk, and the engine that fills it
 

@@ -232,6 +232,28 @@ def agent(
 
 
 @app.command()
+def prepare_root(
+    root: Annotated[Path, typer.Option(help="Cache directory.", envvar="MODELCACHE_ROOT")] = DEFAULT_ROOT,
+    owner: Annotated[
+        str, typer.Option(help="User and group of the agent, uid:gid.", envvar="MODELCACHE_OWNER")
+    ] = "65532:65532",
+    selinux_label: Annotated[
+        str, typer.Option(help="SELinux label of the directory; empty: none.", envvar="MODELCACHE_SELINUX_LABEL")
+    ] = "",
+) -> None:
+    """Give the cache directory to the agent's user: the agent's init container runs this as root."""
+    from agent.prepare import PrepareError, parse_owner, prepare
+
+    try:
+        changed = prepare(root, parse_owner(owner), selinux_label)
+    except ValueError as error:
+        _refuse(f"owner (--owner or MODELCACHE_OWNER): {error}")
+    except PrepareError as error:
+        _fail(str(error))
+    print(f"{root} {'now belongs' if changed else 'belongs'} to {owner}")
+
+
+@app.command()
 def status(
     model: Annotated[str, typer.Argument(help="Name of a DynamoModel; without it, all of them.")] = "",
     namespace: Annotated[str, typer.Option("--namespace", "-n", help="Namespace.")] = "default",

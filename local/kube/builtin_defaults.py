@@ -133,6 +133,11 @@ def _binding(obj: Object) -> None:
             del subject["apiGroup"]  # written with omitempty
 
 
+def _network_policy(obj: Object) -> None:
+    spec = obj.setdefault("spec", {})
+    spec.setdefault("policyTypes", ["Ingress", "Egress"] if spec.get("egress") else ["Ingress"])
+
+
 _RULES: dict[tuple[str, str], Callable[[Object], None]] = {
     ("", "Namespace"): _namespace,
     ("", "Node"): _node,
@@ -142,6 +147,7 @@ _RULES: dict[tuple[str, str], Callable[[Object], None]] = {
     ("", "Service"): _service,
     ("apps", "DaemonSet"): _workload,
     ("apps", "Deployment"): _workload,
+    ("networking.k8s.io", "NetworkPolicy"): _network_policy,
     (_RBAC, "ClusterRoleBinding"): _binding,
     (_RBAC, "RoleBinding"): _binding,
 }

@@ -40,6 +40,8 @@ GROUP_PREFIX = {
     "coordination.k8s.io": "io.k8s.api.coordination.v1",
     "discovery.k8s.io": "io.k8s.api.discovery.v1",
     "events.k8s.io": "io.k8s.api.events.v1",
+    "networking.k8s.io": "io.k8s.api.networking.v1",
+    "policy": "io.k8s.api.policy.v1",
     "rbac.authorization.k8s.io": "io.k8s.api.rbac.v1",
 }
 
@@ -70,6 +72,8 @@ _KINDS: dict[str, tuple[str, ...]] = {
     "coordination.k8s.io": ("Lease",),
     "discovery.k8s.io": ("EndpointSlice",),
     "events.k8s.io": ("Event",),
+    "networking.k8s.io": ("NetworkPolicy",),
+    "policy": ("PodDisruptionBudget",),
     "rbac.authorization.k8s.io": ("Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"),
     "admissionregistration.k8s.io": ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"),
     "apiextensions.k8s.io": ("CustomResourceDefinition",),

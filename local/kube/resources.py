@@ -243,6 +243,8 @@ BUILTIN_RESOURCES: tuple[Resource, ...] = (
     _builtin(
         "authorization.k8s.io", "v1", "subjectaccessreviews", "SubjectAccessReview", namespaced=False, verbs=CREATE_ONLY
     ),
+    _builtin("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy", short=("netpol",)),
+    _builtin("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget", short=("pdb",), subresources=_WITH_STATUS),
     _builtin(_RBAC, "v1", "clusterrolebindings", "ClusterRoleBinding", namespaced=False),
     _builtin(_RBAC, "v1", "clusterroles", "ClusterRole", namespaced=False),
     _builtin(_RBAC, "v1", "rolebindings", "RoleBinding"),
@@ -285,6 +287,8 @@ GROUP_ORDER: tuple[str, ...] = (
     "events.k8s.io",
     "authentication.k8s.io",
     "authorization.k8s.io",
+    "networking.k8s.io",
+    "policy",
     _RBAC,
     _ADMISSION,
     "apiextensions.k8s.io",

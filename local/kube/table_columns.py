@@ -246,6 +246,16 @@ def _policy_binding(obj: Object, now: datetime) -> Row:
     return Row([name_of(obj), dig(obj, "spec", "policyName") or "", shown, age_of(obj, now)])
 
 
+def _network_policy(obj: Object, now: datetime) -> Row:
+    return Row([name_of(obj), selector_text(map_at(obj, "spec", "podSelector")), age_of(obj, now)])
+
+
+def _disruption_budget(obj: Object, now: datetime) -> Row:
+    spec = map_at(obj, "spec")
+    limits = [str(spec[key]) if key in spec else "N/A" for key in ("minAvailable", "maxUnavailable")]
+    return Row([name_of(obj), *limits, map_at(obj, "status").get("disruptionsAllowed", 0), age_of(obj, now)])
+
+
 _EVENTS = BuiltinTable(
     columns(
         "Last Seen",
@@ -339,6 +349,10 @@ BUILTIN_TABLES: dict[tuple[str, str], BuiltinTable] = {
         columns("Name", "AddressType", "Ports", "Endpoints", "Age"), _endpoint_slice
     ),
     ("events.k8s.io", "Event"): _EVENTS,
+    ("networking.k8s.io", "NetworkPolicy"): BuiltinTable(columns("Name", "Pod-Selector", "Age"), _network_policy),
+    ("policy", "PodDisruptionBudget"): BuiltinTable(
+        columns("Name", "Min Available", "Max Unavailable", "#Allowed Disruptions", "Age"), _disruption_budget
+    ),
     (_RBAC, "ClusterRole"): _ROLES,
     (_RBAC, "ClusterRoleBinding"): _BINDINGS,
     (_RBAC, "Role"): _ROLES,

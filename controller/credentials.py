@@ -26,12 +26,16 @@ DEFAULT_KEYS = {"hf": ("token", "HF_TOKEN")}
 SEVERAL_KEYS = {"s3": S3_KEYS}
 """Schemes whose credential has several parts: all of these keys that the Secret has. Of other schemes, all there are."""
 
+AUTHORITY_TYPE = "modelcache.nvidia.com/certificate-authority"
+"""Type of the Secret with the key of our own certificate authority (`controller.trust`), which is never a credential."""
+
 _MIN_SCRUBBED = 4
 """Shorter values are not searched for in texts: they would match by accident, and are no secrets."""
 
 
 class _Secret(msgspec.Struct, frozen=True):
     data: dict[str, str] | None = None
+    type: str = ""
 
     def __repr__(self) -> str:
         return f"_Secret(keys={sorted(self.data or {})})"
@@ -58,6 +62,12 @@ async def read_credential(client: KubeClient, namespace: str, ref: SecretRef, sc
         raise SecretProblem(Problem("SecretForbidden", message)) from None
     except Invalid as error:
         raise SecretProblem(Problem("SecretNotFound", f"{where} cannot be read: {error.message}")) from None
+    if secret.type == AUTHORITY_TYPE:
+        # Credentials go to nodes, and this key is all that tells one node from another.
+        message = (
+            f"The Secret {where} belongs to the model cache itself; name the one with the credential of the source."
+        )
+        raise SecretProblem(Problem("SecretForbidden", message))
     return Credential(_values(secret.data or {}, where, ref, scheme))
 
 

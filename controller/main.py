@@ -9,14 +9,17 @@ import secrets
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from random import Random
 
 from controller.crdcheck import check_crd
+from controller.enrolment import EnrolmentService
 from controller.metrics import ControllerMetrics
 from controller.server import AgentServer
 from controller.settings import Settings
 from controller.term import Term
+from controller.trust import Trust
 from modelcache.kube.backoff import Backoff
 from modelcache.kube.client import KubeClient
 from modelcache.kube.clock import Clock, LoopClock
@@ -26,6 +29,7 @@ from modelcache.kube.events import EventRecorder
 from modelcache.metrics import ApiRequests, new_registry
 from modelcache.monitor import MonitorServer
 from modelcache.rpc.address import Address
+from modelcache.tls.wallet import Wallet
 
 _log = logging.getLogger(__name__)
 
@@ -38,16 +42,17 @@ async def run(
     settings: Settings,
     stop: asyncio.Event,
     *,
-    on_listening: Callable[[Address], None] = lambda address: None,
+    on_listening: Callable[[Address, Address], None] = lambda agents, enrolment: None,
     clock: Clock | None = None,
     rng: Random | None = None,
 ) -> None:
     """Run the controller until `stop` is set; then streams are ended and the Lease is given back.
 
-    `on_listening` is called with the address for agents, its port chosen if the setting was 0. Before it leads, agents are
-    answered UNAVAILABLE there. Raises SettingsError for settings that cannot work, CRDError when the cluster has no
-    DynamoModel CRD or another one, and KubeError when the cluster cannot be used; while it merely cannot be reached, this
-    waits.
+    `on_listening` is called with the address for agents and that for enrolment (the same when there is none), their ports
+    chosen if the settings were 0. Before it leads, agents are answered UNAVAILABLE; certificates are issued by every replica.
+    Raises SettingsError for settings that cannot work, CRDError when the cluster has no DynamoModel CRD or another one,
+    UnusableAuthority when the Secret of the certificate authority is damaged, and KubeError when the cluster cannot be used;
+    while it merely cannot be reached, this waits.
     """
     settings.check()
     clock = clock or LoopClock()
@@ -58,12 +63,11 @@ async def run(
         watched.serving(),
         KubeClient.connect(settings.kubeconfig, user_agent=COMPONENT, observe=requests.observe) as client,
     ):
-        server = AgentServer(settings.address)
-        address = await server.start()
+        server = AgentServer(settings.address, None if settings.insecure else Wallet())
         try:
-            _log.info("listening for agents at %s, without encryption; API server %s", address, client.server)
-            on_listening(address)
-            await _until(stop, _work(client, server, watched, settings, clock, rng))
+            if settings.health_address is not None:
+                await server.start_health(settings.health_address)
+            await _until(stop, _work(client, server, watched, settings, on_listening, clock, rng))
         finally:
             await server.stop()
     _log.info("stopped")
@@ -98,6 +102,33 @@ class Watched:
 
 
 async def _work(
+    client: KubeClient,
+    server: AgentServer,
+    watched: Watched,
+    settings: Settings,
+    on_listening: Callable[[Address, Address], None],
+    clock: Clock,
+    rng: Random,
+) -> None:
+    wallet = server.wallet
+    if wallet is None:
+        address = await server.start()
+        _log.info("listening for agents at %s, without encryption; API server %s", address, client.server)
+        on_listening(address, address)
+        await _lead_when_elected(client, server, watched, settings, clock, rng)
+        return
+    lifetime = timedelta(seconds=settings.certificate_lifetime)
+    trust = Trust(client, settings.namespace, wallet, clock, rng, wall=lambda: datetime.now(UTC), lifetime=lifetime)
+    await trust.load()
+    service = EnrolmentService(client, trust, settings.agent_user, clock)
+    enrolment = await server.start_enrolment(settings.enrolment_address, service, wallet)
+    address = await server.start()
+    _log.info("listening for agents at %s, enrolment at %s; API server %s", address, enrolment, client.server)
+    on_listening(address, enrolment)
+    await _first_of(trust.run(), _lead_when_elected(client, server, watched, settings, clock, rng))
+
+
+async def _lead_when_elected(
     client: KubeClient, server: AgentServer, watched: Watched, settings: Settings, clock: Clock, rng: Random
 ) -> None:
     await _checked(client, clock, rng)
@@ -109,7 +140,7 @@ async def _work(
             await Term(client, recorder, server, settings, clock, rng, watched.metrics).run()
 
         if settings.leader_elect:
-            await LeaderElector(client, LEASE, settings.namespace, identity).run(lead)
+            await LeaderElector(client, LEASE, settings.namespace, identity, timing=settings.election).run(lead)
         else:
             await lead()
 
@@ -131,13 +162,22 @@ async def _checked(client: KubeClient, clock: Clock, rng: Random) -> None:
 
 async def _until(stop: asyncio.Event, work: Coroutine[None, None, None]) -> None:
     """Await `work`, cancelling it when `stop` is set; its error is raised."""
-    working = asyncio.create_task(work)
-    stopping = asyncio.create_task(stop.wait())
+
+    async def stopped() -> None:
+        await stop.wait()
+
+    await _first_of(stopped(), work)
+
+
+async def _first_of(*works: Coroutine[None, None, None]) -> None:
+    """Await until one of them ends, and end the others; an error of any is raised."""
+    tasks = [asyncio.create_task(work) for work in works]
     try:
-        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        stopping.cancel()
-        working.cancel()
-        await asyncio.wait({working})
-    if not working.cancelled():
-        working.result()
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+    for task in tasks:
+        if not task.cancelled():
+            task.result()

@@ -1,77 +1,132 @@
-"""The gRPC server: the one place that decides where it listens and how connections are secured.
+"""The gRPC servers: the one place that decides where they listen and how connections are secured.
 
-Without credentials the connection is plaintext, and source credentials travel on it. So plaintext is served on loopback
-only, where nothing leaves the machine, and refused for every other address.
+    agents       Sync and GetManifest. Mutual TLS: no call without a certificate that our authority has issued.
+    enrolment    IssueCertificate. TLS, but the client has no certificate yet: it shows a token instead.
+    health       the gRPC health protocol in plain text, because that is all that a kubelet's probe speaks; nothing else.
+
+They are servers of their own, so that what strangers do to the second and third one cannot use up the first one's places.
+How many connections each accepts, how long one may take to say who it is, and how large messages are, is bounded here.
+
+With `--insecure` there is only the first one, in plain text. Source credentials travel on it, so that is served on
+loopback only, where nothing leaves the machine, and refused for every other address.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 
 import grpc
 from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health
 
+from controller.enrolment import EnrolmentService
 from controller.stream import AgentService, Desk
 from modelcache.rpc import modelcache_pb2 as pb
 from modelcache.rpc.address import MAX_MESSAGE_BYTES, Address
-from modelcache.rpc.modelcache_pb2_grpc import add_ModelCacheServiceServicer_to_server
-from modelcache.settings import SettingsError
+from modelcache.rpc.modelcache_pb2_grpc import (
+    add_EnrolmentServiceServicer_to_server,
+    add_ModelCacheServiceServicer_to_server,
+)
+from modelcache.settings import SettingsError, flag, variable
+from modelcache.tls.wallet import Wallet, server_credentials
 
 _log = logging.getLogger(__name__)
 
 STOP_GRACE = 3.0
 """Seconds for streams to end by themselves."""
+HANDSHAKE_SECONDS = 10
+"""From connecting to the end of the TLS handshake; gRPC's own limit is two minutes."""
+MAX_ENROLMENT_BYTES = 64 * 1024
+"""Of a request for a certificate; ours have two kilobytes."""
 
-_SERVICE: str = pb.DESCRIPTOR.services_by_name["ModelCacheService"].full_name
+SERVICE: str = pb.DESCRIPTOR.services_by_name["ModelCacheService"].full_name
+"""Name under which the health protocol tells whether agents are served, that is whether this replica leads."""
 
-_OPTIONS: list[tuple[str, int]] = [
+Options = list[tuple[str, int]]
+
+_COMMON: Options = [
+    ("grpc.server_handshake_timeout_ms", HANDSHAKE_SECONDS * 1000),
+    # Two processes on one port would each get half of the agents.
+    ("grpc.so_reuseport", 0),
+]
+_AGENTS: Options = [
+    *_COMMON,
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     # Agents ping every 20 s to notice a dead controller; without this the server would end their connections for it
     # (gRPC's doc/keepalive.md).
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
-    # Two processes on one port would each get half of the agents.
-    ("grpc.so_reuseport", 0),
+    # An agent has one connection, and for a moment two; those still in the handshake count as well.
+    ("grpc.max_allowed_incoming_connections", 8192),
+    # One Sync and some GetManifest.
+    ("grpc.max_concurrent_streams", 64),
+]
+_ENROLMENT: Options = [
+    *_COMMON,
+    ("grpc.max_receive_message_length", MAX_ENROLMENT_BYTES),
+    ("grpc.max_send_message_length", MAX_ENROLMENT_BYTES),
+    ("grpc.max_metadata_size", 8192),
+    ("grpc.max_allowed_incoming_connections", 2048),
+    ("grpc.max_concurrent_streams", 2),
+    # One question, one answer. Who stays has no reason to.
+    ("grpc.max_connection_idle_ms", 10_000),
+    ("grpc.max_connection_age_ms", 30_000),
+    ("grpc.max_connection_age_grace_ms", 5_000),
+]
+_HEALTH: Options = [
+    *_COMMON,
+    ("grpc.max_receive_message_length", 4096),
+    ("grpc.max_metadata_size", 8192),
+    ("grpc.max_allowed_incoming_connections", 64),
+    ("grpc.max_concurrent_streams", 8),
 ]
 
 
 class AgentServer:
     """Listens from `start` to `stop`; answers agents from `open` to `close`, UNAVAILABLE otherwise."""
 
-    def __init__(self, address: Address, credentials: grpc.ServerCredentials | None = None) -> None:
-        """`credentials` None means plaintext. Raises SettingsError for plaintext on anything but loopback."""
-        if credentials is None and not address.is_loopback:
+    def __init__(self, address: Address, wallet: Wallet | None = None) -> None:
+        """`wallet` None means plaintext. Raises SettingsError for plaintext on anything but loopback."""
+        if wallet is None and not address.is_loopback:
             raise SettingsError(
                 f"listen is {address}, which other machines can reach, and connections are not encrypted"
             )
         self._address = address
-        self._credentials = credentials
-        self._service = AgentService()
-        # Asked by kubelets and load balancers: "" is the process, the other one the service for agents.
+        self.wallet = wallet
+        self._service = AgentService(certified=wallet is not None, wall=time.time)
+        # "" is the process, SERVICE the service for agents.
         self._health = health.HealthServicer()
-        self._server = aio.server(options=_OPTIONS)
+        self._server = self._new_server(_AGENTS)
         add_ModelCacheServiceServicer_to_server(self._service, self._server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self._others: list[aio.Server] = []
+
+    def _new_server(self, options: Options) -> aio.Server:
+        server = aio.server(options=options)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        return server
 
     async def start(self) -> Address:
-        """Listen; the address with the port that was chosen. Raises SettingsError when it cannot be had."""
-        text = str(self._address)
+        """Listen for agents; the address with the port that was chosen. Raises SettingsError when it cannot be had."""
         await self._serving(False)
-        try:
-            if self._credentials is None:
-                port = self._server.add_insecure_port(text)
-            else:
-                port = self._server.add_secure_port(text, self._credentials)
-        except RuntimeError as error:
-            raise SettingsError(
-                f"listen (--listen or MODELCACHE_LISTEN) is {text}, where nothing can listen: {error}"
-            ) from None
-        await self._server.start()
-        return Address(self._address.host, port)
+        credentials = server_credentials(self.wallet, clients=True) if self.wallet else None
+        return await _listen(self._server, "listen", self._address, credentials)
+
+    async def start_enrolment(self, address: Address, service: EnrolmentService, wallet: Wallet) -> Address:
+        """Listen for agents that have no certificate yet. Raises SettingsError."""
+        server = aio.server(options=_ENROLMENT)
+        add_EnrolmentServiceServicer_to_server(service, server)
+        self._others.append(server)
+        return await _listen(server, "enrolment_listen", address, server_credentials(wallet, clients=False))
+
+    async def start_health(self, address: Address) -> Address:
+        """Listen for probes. Raises SettingsError."""
+        server = self._new_server(_HEALTH)
+        self._others.append(server)
+        return await _listen(server, "health_listen", address, None)
 
     async def open(self, desk: Desk) -> None:
         """Answer agents from now on."""
@@ -95,9 +150,26 @@ class AgentServer:
         """Stop listening. Ends the streams first: gRPC prints a traceback for each that is alive when it stops."""
         await self.close()
         await self._health.enter_graceful_shutdown()
-        await self._server.stop(STOP_GRACE)
+        await asyncio.gather(*(server.stop(STOP_GRACE) for server in (self._server, *self._others)))
 
     async def _serving(self, serving: bool) -> None:
+        """The process is well whether it leads or not: a replica that stands by must not be restarted."""
         status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
-        for service in ("", _SERVICE):
-            await self._health.set(service, status)
+        await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
+        await self._health.set(SERVICE, status)
+
+
+async def _listen(
+    server: aio.Server, setting: str, address: Address, credentials: grpc.ServerCredentials | None
+) -> Address:
+    try:
+        if credentials is None:
+            port = server.add_insecure_port(str(address))
+        else:
+            port = server.add_secure_port(str(address), credentials)
+    except RuntimeError as error:
+        raise SettingsError(
+            f"{setting} ({flag(setting)} or {variable(setting)}) is {address}, where nothing can listen: {error}"
+        ) from None
+    await server.start()
+    return Address(address.host, port)

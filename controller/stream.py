@@ -7,16 +7,19 @@ Nothing is sent before the controller knows: while it is not the leader or has n
 UNAVAILABLE and keep what they have; and the first desired state of a stream waits until every model has been looked at
 since the stream began (or for FIRST_WAIT, because one model that cannot be looked at must not stop all others; those
 models are then listed as "keep").
+
+Who the agent is, its certificate says; TLS has checked that. A Hello that names another node is refused. Without
+certificates (`--insecure`, loopback only) the Hello is believed. A stream ends with the certificate it was opened with: an
+agent that is given no new one, because its pod or its node is gone, has had its say.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import Never
+from typing import Any, Never
 
 import grpc
 from grpc import aio
@@ -34,6 +37,8 @@ from modelcache.kube.informer import Informer
 from modelcache.kube.resources import ObjectKey
 from modelcache.rpc import modelcache_pb2 as pb
 from modelcache.rpc.modelcache_pb2_grpc import ModelCacheServiceServicer
+from modelcache.tls.certificates import CertificateError, Presented, presented
+from modelcache.tls.identity import is_node_name
 
 _log = logging.getLogger(__name__)
 
@@ -46,11 +51,11 @@ PEERS_INTERVAL = 2.0
 HELLO_WAIT = 30.0
 REFUSAL_DELAY = 0.2
 CHUNK_BYTES = 1024 * 1024
+EXPIRED = "the certificate has expired"
 NOT_SERVING = "this controller is not the leader, or is still reading the cluster's state"
 
 _INVALID = grpc.StatusCode.INVALID_ARGUMENT
 _COMPLETE = (Phase.VERIFIED, Phase.READY)
-_NODE_NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")  # RFC 1123 subdomain
 
 Context = aio.ServicerContext[pb.SyncRequest, pb.SyncResponse]
 
@@ -123,8 +128,11 @@ class Desk:
 class AgentService(ModelCacheServiceServicer):
     """Serves agents while there is a `desk`."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, certified: bool, wall: Callable[[], float]) -> None:
+        """`certified`: connections have certificates, and nothing else counts. `wall` tells the time since the epoch."""
         self.desk: Desk | None = None
+        self._certified = certified
+        self._wall = wall
 
     # The generated base class describes the synchronous and the asyncio server in one signature that neither fits.
     async def Sync(
@@ -134,7 +142,9 @@ class AgentService(ModelCacheServiceServicer):
         desk = self.desk
         if desk is None:
             await _refuse(context, grpc.StatusCode.UNAVAILABLE, NOT_SERVING)
-        session = await self._register(desk, request_iterator, context)
+        caller = await self._caller(context)
+        session = await self._register(desk, request_iterator, context, caller)
+        expiry = self._end_with(caller, session, desk.clock) if caller else None
         reader = asyncio.create_task(self._read(desk, session, request_iterator), name=f"reports of {session.node}")
         try:
             async for desired in self._desired(desk, session):
@@ -145,6 +155,8 @@ class AgentService(ModelCacheServiceServicer):
                 await context.abort(session.ending.code, session.ending.message)
         finally:
             reader.cancel()
+            if expiry is not None:
+                expiry.cancel()
             desk.registry.disconnect(session)
 
     async def GetManifest(
@@ -156,24 +168,49 @@ class AgentService(ModelCacheServiceServicer):
         desk = self.desk
         if desk is None:
             await context.abort(grpc.StatusCode.UNAVAILABLE, NOT_SERVING)
+        caller = await self._caller(context)
         # Without certificates, the connection is what tells who asks: it is the one of the agent's Sync stream.
-        session = desk.registry.session_at(context.peer())
-        if session is None:
+        session = None if caller else desk.registry.session_at(context.peer())
+        node = caller.identity.node if caller else session.node if session else None
+        if node is None:
             await context.abort(
                 grpc.StatusCode.FAILED_PRECONDITION, "open a Sync stream on this connection before asking for manifests"
             )
         key = ObjectKey(request.model.namespace, request.model.name)
         tracked = desk.memory.get(key)
-        pinned = tracked.announced if tracked and session.node in (tracked.assigned or ()) else None
+        pinned = tracked.announced if tracked and node in (tracked.assigned or ()) else None
         if pinned is None or pinned.digest != request.digest:
             await context.abort(
                 grpc.StatusCode.NOT_FOUND,
-                f"node {session.node} should not hold manifest {request.digest[:64]!r} of {str(key)[:320]!r}",
+                f"node {node} should not hold manifest {request.digest[:64]!r} of {str(key)[:320]!r}",
             )
         for start in range(0, len(pinned.encoded), CHUNK_BYTES):
             yield pb.GetManifestResponse(chunk=pinned.encoded[start : start + CHUNK_BYTES])
 
-    async def _register(self, desk: Desk, requests: AsyncIterator[pb.SyncRequest], context: Context) -> Session:
+    async def _caller(self, context: aio.ServicerContext[Any, Any]) -> Presented | None:
+        """What the certificate of this connection says; None without certificates. Ends the call when that is no agent."""
+        if not self._certified:
+            return None
+        # What the handshake has verified, in PEM; the name is TSI_X509_PEM_CERT_PROPERTY of gRPC's core.
+        certificates = list(context.auth_context().get("x509_pem_cert", ()))
+        try:
+            caller = presented(certificates[0]) if certificates else None
+        except CertificateError:
+            caller = None
+        if caller is None or caller.identity.node is None:
+            await _refuse(context, grpc.StatusCode.UNAUTHENTICATED, "the certificate is not that of an agent")
+        if self._wall() >= caller.not_after.timestamp():
+            await _refuse(context, grpc.StatusCode.UNAUTHENTICATED, EXPIRED)
+        return caller
+
+    def _end_with(self, caller: Presented, session: Session, clock: Clock) -> Timer:
+        """Ends the stream with the certificate. An agent renews long before, and begins a new stream with the new one."""
+        seconds = max(caller.not_after.timestamp() - self._wall(), 0.0)
+        return clock.call_later(seconds, lambda: session.end(grpc.StatusCode.UNAUTHENTICATED, EXPIRED))
+
+    async def _register(
+        self, desk: Desk, requests: AsyncIterator[pb.SyncRequest], context: Context, caller: Presented | None
+    ) -> Session:
         try:
             async with asyncio.timeout(HELLO_WAIT):
                 first = await anext(aiter(requests), None)
@@ -182,8 +219,12 @@ class AgentService(ModelCacheServiceServicer):
         if first is None or first.WhichOneof("message") != "hello":
             await _refuse(context, _INVALID, "the first message of a stream has to be a Hello")
         hello = first.hello
-        if len(hello.node) > 253 or not _NODE_NAME.fullmatch(hello.node):
+        if not is_node_name(hello.node):
             await _refuse(context, _INVALID, f"{hello.node[:80]!r} cannot be the name of a Node")
+        if caller and caller.identity.node != hello.node:
+            _log.warning("the agent of node %s claims to be on node %s: refused", caller.identity.node, hello.node)
+            text = f"the certificate is for node {caller.identity.node}, but the Hello names {hello.node}; check --node"
+            await _refuse(context, grpc.StatusCode.PERMISSION_DENIED, text)
         if not hello.instance:
             await _refuse(context, _INVALID, "the Hello has no instance")
         if desk.nodes.get(ObjectKey("", hello.node)) is None:
@@ -268,7 +309,7 @@ class AgentService(ModelCacheServiceServicer):
                 later.cancel()
 
 
-async def _refuse(context: Context, code: grpc.StatusCode, message: str) -> Never:
+async def _refuse(context: aio.ServicerContext[Any, Any], code: grpc.StatusCode, message: str) -> Never:
     """End a stream at its beginning.
 
     Not at once: agents write a Hello and a report in one go, and a grpc.aio client whose write fails because the stream has

@@ -58,8 +58,9 @@ class ModelCacheServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetManifest(self, request, context):
-        """A manifest by its digest, in chunks. NOT_FOUND when this node should not hold it. To be called on the connection of the
-        agent's Sync stream: without certificates that is what tells the controller who asks (FAILED_PRECONDITION otherwise).
+        """A manifest by its digest, in chunks. NOT_FOUND when this node should not hold it. Without certificates (--insecure) it has
+        to be called on the connection of the agent's Sync stream, because that is what tells the controller who asks
+        (FAILED_PRECONDITION otherwise).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -133,6 +134,86 @@ class ModelCacheService:
             '/modelcache.v1.ModelCacheService/GetManifest',
             modelcache_dot_v1_dot_modelcache__pb2.GetManifestRequest.SerializeToString,
             modelcache_dot_v1_dot_modelcache__pb2.GetManifestResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class EnrolmentServiceStub:
+    """Where an agent that has no certificate yet gets one. On a port of its own, with TLS but without a client certificate; every
+    controller answers, leader or not. All other calls need the certificate.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.IssueCertificate = channel.unary_unary(
+                '/modelcache.v1.EnrolmentService/IssueCertificate',
+                request_serializer=modelcache_dot_v1_dot_modelcache__pb2.IssueCertificateRequest.SerializeToString,
+                response_deserializer=modelcache_dot_v1_dot_modelcache__pb2.IssueCertificateResponse.FromString,
+                _registered_method=True)
+
+
+class EnrolmentServiceServicer:
+    """Where an agent that has no certificate yet gets one. On a port of its own, with TLS but without a client certificate; every
+    controller answers, leader or not. All other calls need the certificate.
+    """
+
+    def IssueCertificate(self, request, context):
+        """Proves the node by a token and returns a certificate for it. UNAUTHENTICATED: the token is no good. PERMISSION_DENIED: it
+        is good, but not that of an agent's pod on a node. INVALID_ARGUMENT: the request is not one. UNAVAILABLE: try again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_EnrolmentServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'IssueCertificate': grpc.unary_unary_rpc_method_handler(
+                    servicer.IssueCertificate,
+                    request_deserializer=modelcache_dot_v1_dot_modelcache__pb2.IssueCertificateRequest.FromString,
+                    response_serializer=modelcache_dot_v1_dot_modelcache__pb2.IssueCertificateResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'modelcache.v1.EnrolmentService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('modelcache.v1.EnrolmentService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class EnrolmentService:
+    """Where an agent that has no certificate yet gets one. On a port of its own, with TLS but without a client certificate; every
+    controller answers, leader or not. All other calls need the certificate.
+    """
+
+    @staticmethod
+    def IssueCertificate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelcache.v1.EnrolmentService/IssueCertificate',
+            modelcache_dot_v1_dot_modelcache__pb2.IssueCertificateRequest.SerializeToString,
+            modelcache_dot_v1_dot_modelcache__pb2.IssueCertificateResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -41,8 +41,9 @@ class ModelCacheServiceStub:
     UNAVAILABLE: an agent never receives a desired state that is only partly known.
     """
     GetManifest: _grpc.UnaryStreamMultiCallable[_modelcache_pb2.GetManifestRequest, _modelcache_pb2.GetManifestResponse]
-    """A manifest by its digest, in chunks. NOT_FOUND when this node should not hold it. To be called on the connection of the
-    agent's Sync stream: without certificates that is what tells the controller who asks (FAILED_PRECONDITION otherwise).
+    """A manifest by its digest, in chunks. NOT_FOUND when this node should not hold it. Without certificates (--insecure) it has
+    to be called on the connection of the agent's Sync stream, because that is what tells the controller who asks
+    (FAILED_PRECONDITION otherwise).
     """
 
 @_typing.type_check_only
@@ -53,8 +54,9 @@ class ModelCacheServiceAsyncStub(ModelCacheServiceStub):
     UNAVAILABLE: an agent never receives a desired state that is only partly known.
     """
     GetManifest: _aio.UnaryStreamMultiCallable[_modelcache_pb2.GetManifestRequest, _modelcache_pb2.GetManifestResponse]  # type: ignore[assignment]
-    """A manifest by its digest, in chunks. NOT_FOUND when this node should not hold it. To be called on the connection of the
-    agent's Sync stream: without certificates that is what tells the controller who asks (FAILED_PRECONDITION otherwise).
+    """A manifest by its digest, in chunks. NOT_FOUND when this node should not hold it. Without certificates (--insecure) it has
+    to be called on the connection of the agent's Sync stream, because that is what tells the controller who asks
+    (FAILED_PRECONDITION otherwise).
     """
 
 class ModelCacheServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -74,8 +76,52 @@ class ModelCacheServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _modelcache_pb2.GetManifestRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_modelcache_pb2.GetManifestResponse], _abc.AsyncIterator[_modelcache_pb2.GetManifestResponse]]:
-        """A manifest by its digest, in chunks. NOT_FOUND when this node should not hold it. To be called on the connection of the
-        agent's Sync stream: without certificates that is what tells the controller who asks (FAILED_PRECONDITION otherwise).
+        """A manifest by its digest, in chunks. NOT_FOUND when this node should not hold it. Without certificates (--insecure) it has
+        to be called on the connection of the agent's Sync stream, because that is what tells the controller who asks
+        (FAILED_PRECONDITION otherwise).
         """
 
 def add_ModelCacheServiceServicer_to_server(servicer: ModelCacheServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+
+class EnrolmentServiceStub:
+    """Where an agent that has no certificate yet gets one. On a port of its own, with TLS but without a client certificate; every
+    controller answers, leader or not. All other calls need the certificate.
+    """
+
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> EnrolmentServiceAsyncStub: ...
+    IssueCertificate: _grpc.UnaryUnaryMultiCallable[_modelcache_pb2.IssueCertificateRequest, _modelcache_pb2.IssueCertificateResponse]
+    """Proves the node by a token and returns a certificate for it. UNAUTHENTICATED: the token is no good. PERMISSION_DENIED: it
+    is good, but not that of an agent's pod on a node. INVALID_ARGUMENT: the request is not one. UNAVAILABLE: try again.
+    """
+
+@_typing.type_check_only
+class EnrolmentServiceAsyncStub(EnrolmentServiceStub):
+    """Where an agent that has no certificate yet gets one. On a port of its own, with TLS but without a client certificate; every
+    controller answers, leader or not. All other calls need the certificate.
+    """
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    IssueCertificate: _aio.UnaryUnaryMultiCallable[_modelcache_pb2.IssueCertificateRequest, _modelcache_pb2.IssueCertificateResponse]  # type: ignore[assignment]
+    """Proves the node by a token and returns a certificate for it. UNAUTHENTICATED: the token is no good. PERMISSION_DENIED: it
+    is good, but not that of an agent's pod on a node. INVALID_ARGUMENT: the request is not one. UNAVAILABLE: try again.
+    """
+
+class EnrolmentServiceServicer(metaclass=_abc_1.ABCMeta):
+    """Where an agent that has no certificate yet gets one. On a port of its own, with TLS but without a client certificate; every
+    controller answers, leader or not. All other calls need the certificate.
+    """
+
+    @_abc_1.abstractmethod
+    def IssueCertificate(
+        self,
+        request: _modelcache_pb2.IssueCertificateRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_modelcache_pb2.IssueCertificateResponse, _abc.Awaitable[_modelcache_pb2.IssueCertificateResponse]]:
+        """Proves the node by a token and returns a certificate for it. UNAUTHENTICATED: the token is no good. PERMISSION_DENIED: it
+        is good, but not that of an agent's pod on a node. INVALID_ARGUMENT: the request is not one. UNAVAILABLE: try again.
+        """
+
+def add_EnrolmentServiceServicer_to_server(servicer: EnrolmentServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,6 +1,7 @@
 """The connection to the controller: the one place that decides how it is secured.
 
-Without credentials the connection is plaintext, and everything on it (source credentials included) can be read on the way.
+With credentials, the other end has to present the certificate of a controller, whatever its address is called.
+Without, the connection is plaintext, and everything on it (source credentials included) can be read on the way.
 So plaintext is allowed to loopback only, where there is no way, and refused for every other address.
 """
 
@@ -10,6 +11,7 @@ import grpc
 from grpc import aio
 
 from modelcache.rpc.address import MAX_MESSAGE_BYTES, Address, AddressError
+from modelcache.tls.credentials import TO_CONTROLLER
 
 _OPTIONS: list[tuple[str, str | int]] = [
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -24,6 +26,8 @@ _OPTIONS: list[tuple[str, str | int]] = [
     # connections would make a new channel inherit the old one's wait.
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_retries", 0),
+    # How long a connection may take to come about, in spite of its name; a dead replica must not cost gRPC's 20 s.
+    ("grpc.min_reconnect_backoff_ms", 5_000),
 ]
 
 
@@ -33,7 +37,7 @@ def open_channel(address: Address, credentials: grpc.ChannelCredentials | None =
     `credentials` None means plaintext. Raises AddressError for plaintext to anywhere but loopback.
     """
     if credentials is not None:
-        return aio.secure_channel(str(address), credentials, options=_OPTIONS)
+        return aio.secure_channel(str(address), credentials, options=[*_OPTIONS, TO_CONTROLLER])
     if not address.is_loopback:
         raise AddressError(f"is {address}, another machine, and the connection would not be encrypted")
     return aio.insecure_channel(str(address), options=_OPTIONS)

@@ -18,13 +18,18 @@ import time
 import uuid
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from random import Random
 from typing import Any
 
+from grpc import aio
+
 from agent.channel import open_channel
 from agent.content import inspect
+from agent.controllers import Registrar, finder
+from agent.enrolment import Enrolment
 from agent.fetching import TransferFetcher
 from agent.metrics import AgentMetrics, AgentState
 from agent.models import Models, revisions_at_start
@@ -38,12 +43,13 @@ from agent.sync import Sync
 from agent.threads import in_thread
 from agent.transfer import Downloader, TransferSettings
 from modelcache.kube.client import KubeClient
-from modelcache.kube.clock import LoopClock
+from modelcache.kube.clock import Clock, LoopClock
 from modelcache.metrics import ApiRequests, new_registry
 from modelcache.monitor import MonitorServer
-from modelcache.rpc.address import parse_address
+from modelcache.rpc.address import Address, parse_address
 from modelcache.rpc.modelcache_pb2 import Capacity, Hello, Report
 from modelcache.settings import wrong
+from modelcache.tls.wallet import Wallet
 
 _log = logging.getLogger(__name__)
 
@@ -160,6 +166,7 @@ async def _serve(
             downloads_waiting=slots.waiting,
         )
 
+    wallet = None if settings.insecure else Wallet()
     instance = str(uuid.uuid4())
     slots = Slots(settings.max_downloads)
     said_zone: list[str] = []
@@ -174,9 +181,13 @@ async def _serve(
     )
     exchange = _open_exchange(settings, store, downloader, lambda: labels.zone)
     peer_address = str(exchange.address) if exchange is not None else ""
-    address = parse_address(settings.controller)
+
+    def connect_to(address: Address) -> aio.Channel:
+        return open_channel(address, wallet.current.channel_credentials() if wallet is not None else None)
+
     sync = Sync(
-        lambda: open_channel(address),
+        finder(settings.controllers, rng),
+        connect_to,
         hello=hello,
         report=report,
         take=lambda desired: models.take(desired),
@@ -202,16 +213,37 @@ async def _serve(
     watched.metrics.state = state
     watched.problem = ""
 
+    parts = [models.run(), labels.informer.run(), labels.run()]
+    enrolment = _enrolment(settings, wallet, clock, rng) if wallet is not None else None
+    if enrolment is not None and wallet is not None:
+        wallet.on_change(sync.restart)
+        parts.append(enrolment.run())
+
     async def connect() -> None:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(zone_known.wait(), ZONE_SECONDS)
+        if enrolment is not None:
+            await enrolment.enrolled()
         await sync.run()
 
     try:
-        return await _until_stopped(stop, [models.run(), labels.informer.run(), labels.run(), connect()])
+        return await _until_stopped(stop, [*parts, connect()])
     finally:
         if exchange is not None:
             exchange.close()
+
+
+def _enrolment(settings: Settings, wallet: Wallet, clock: Clock, rng: Random) -> Enrolment:
+    return Enrolment(
+        settings.node,
+        wallet,
+        ask=Registrar(finder(settings.enrolments, rng)).ask,
+        token_file=settings.token_file,
+        ca_file=settings.ca_file,
+        clock=clock,
+        rng=rng,
+        wall=lambda: datetime.now(UTC),
+    )
 
 
 def _open_exchange(

@@ -5,14 +5,14 @@ The command line parses; this module judges (see `modelcache.settings` for the n
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import msgspec
 
-from modelcache.paths import DEFAULT_ROOT
-from modelcache.rpc.address import Address, AddressError, parse_address
+from modelcache.paths import DEFAULT_ROOT, PROJECTED
+from modelcache.rpc.address import Address, AddressError, parse_address, parse_addresses
 from modelcache.settings import optional_address, wrong
+from modelcache.tls.identity import is_node_name
 
 MAX_DOWNLOADS_LIMIT = 64
 """Models at once. Each takes a thread pool of its own; more than this only makes every one of them slower."""
@@ -23,26 +23,30 @@ MAX_UPLOADS_LIMIT = 64
 MIN_BANDWIDTH = 64 * 1024
 """Bytes per second; with less, a stalled connection cannot be told from a slow one."""
 
-# RFC 1123 subdomain, which the name of a Node is (Kubernetes, "Node Name Uniqueness" and DNS subdomain names).
-_NODE_NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
-_NODE_NAME_MAX = 253
+ENROLMENT_PORT = 7444
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that the agent is told from outside. `check` before use.
 
     `node` is the name of the Node object that this agent speaks for. `root` is the cache directory, the same path on the
-    host and in the agent's container. `controller` is `host:port`; `insecure` allows to talk to it unencrypted, on
-    loopback. `kubeconfig` None means $KUBECONFIG, the pod's service account or ~/.kube/config. `max_downloads` is how many
-    models are downloaded at once, `connections` how many requests are under way at one source, `bandwidth` the limit of the
-    node in bytes per second in each direction (None: no limit), and `reserve_bytes` what stays free on the cache's file
-    system. `peer_listen` is the `host:port` at which other agents are served (port 0: any free one; empty: not at all),
-    `peer_uploads` how many pieces are sent to them at the same time. `metrics_listen` is
-    where metrics and health are served over HTTP; empty: nowhere.
+    host and in the agent's container. `controller` is `host:port`, or several with commas between them; of a name all
+    addresses are tried. `enrolment` is where controllers issue certificates (empty: the same hosts, port 7444); `token_file`
+    and `ca_file` are what this agent proves its node by, and the authorities that it trusts. With `insecure` there are no
+    certificates, on loopback only. `kubeconfig` None means $KUBECONFIG, the pod's service account or ~/.kube/config.
+
+    `max_downloads` is how many models are downloaded at once, `connections` how many requests are under way at one source,
+    `bandwidth` the limit of the node in bytes per second in each direction (None: no limit), and `reserve_bytes` what stays
+    free on the cache's file system. `peer_listen` is the `host:port` at which other agents are served (port 0: any free one;
+    empty: not at all), `peer_uploads` how many pieces are sent to them at the same time. `metrics_listen` is where metrics
+    and health are served over HTTP; empty: nowhere.
     """
 
     node: str
     controller: str
+    enrolment: str = ""
+    token_file: Path = PROJECTED / "token"
+    ca_file: Path = PROJECTED / "ca.crt"
     insecure: bool = False
     root: Path = DEFAULT_ROOT
     kubeconfig: Path | None = None
@@ -59,23 +63,35 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """`metrics_listen`, parsed; None for nowhere. Raises SettingsError."""
         return optional_address("metrics_listen", self.metrics_listen)
 
+    @property
+    def controllers(self) -> list[Address]:
+        """`controller`, parsed. Raises AddressError."""
+        return parse_addresses(self.controller)
+
+    @property
+    def enrolments(self) -> list[Address]:
+        """`enrolment`, parsed, or what follows from `controller`. Raises AddressError."""
+        if self.enrolment:
+            return parse_addresses(self.enrolment)
+        return [Address(address.host, ENROLMENT_PORT) for address in self.controllers]
+
     def check(self) -> None:
         """Raises SettingsError for the first value that cannot work."""
         if not self.node:
             raise wrong("node", "is missing; give the name of this machine's Node (in a pod: spec.nodeName)")
-        if len(self.node) > _NODE_NAME_MAX or not _NODE_NAME.fullmatch(self.node):
+        if not is_node_name(self.node):
             raise wrong("node", f"is {self.node[:80]!r}, which cannot be the name of a Node")
         if not self.controller:
             raise wrong("controller", "is missing; give the controller's address as host:port")
         try:
-            address = parse_address(self.controller)
+            addresses = self.controllers
         except AddressError as error:
             raise wrong("controller", str(error)) from error
-        if not self.insecure:
-            raise wrong(
-                "insecure", "is off, but this version has no TLS yet; switch it on, with a controller on loopback"
-            )
-        if not address.is_loopback:
+        try:
+            _ = self.enrolments
+        except AddressError as error:
+            raise wrong("enrolment", str(error)) from error
+        if self.insecure and not all(address.is_loopback for address in addresses):
             raise wrong(
                 "insecure",
                 f"would receive source credentials unencrypted, so it is allowed on loopback only, and controller is "

@@ -6,7 +6,11 @@ Being without a controller is normal (it restarts, another one becomes leader, t
 it has and tries again with exponential backoff and full jitter. UNAVAILABLE is the usual answer of a controller that is not
 the leader or has not yet read the cluster, so it is no cause for alarm.
 
-Each stream has a channel of its own; manifests are fetched over the channel of the present stream.
+There may be several replicas of the controller. In each round all of them are tried, one after the other, until one takes
+this agent on; only after a round without success does the backoff grow. So the new leader is found at once, wherever it is.
+
+Each stream has a channel of its own; manifests are fetched over the channel of the present stream. A renewed certificate
+needs a new channel: `restart` begins a new stream, which costs one report and one desired state.
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -29,6 +33,7 @@ from modelcache.kube.backoff import Backoff
 from modelcache.kube.clock import Clock
 from modelcache.kube.errors import printable
 from modelcache.kube.resources import ObjectKey
+from modelcache.rpc.address import Address
 from modelcache.rpc.modelcache_pb2 import (
     PHASE_DOWNLOADING,
     GetManifestRequest,
@@ -39,6 +44,7 @@ from modelcache.rpc.modelcache_pb2 import (
     SyncResponse,
 )
 from modelcache.rpc.modelcache_pb2_grpc import ModelCacheServiceStub
+from modelcache.tls.wallet import NoCredentials
 
 if TYPE_CHECKING:
     # Exists for type checkers only.
@@ -67,7 +73,8 @@ class Sync:
 
     def __init__(
         self,
-        connect: Callable[[], aio.Channel],
+        find: Callable[[], Awaitable[Sequence[Address]]],
+        connect: Callable[[Address], aio.Channel],
         *,
         hello: Callable[[], Hello],
         report: Callable[[], Report],
@@ -76,7 +83,11 @@ class Sync:
         rng: Random,
         unix: Callable[[], float] = time.time,
     ) -> None:
-        """`hello` and `report` tell the present state (the nonce is added here), `take` takes a desired state over."""
+        """`find` tells where controllers may be, `connect` opens a channel to one; it may raise NoCredentials.
+
+        `hello` and `report` tell the present state (the nonce is added here), `take` takes a desired state over.
+        """
+        self._find = find
         self._connect = connect
         self._hello = hello
         self._report = report
@@ -89,6 +100,7 @@ class Sync:
         self._nonce = ""
         self._heartbeat = HEARTBEAT_SECONDS
         self._last_problem = ""
+        self._restarting = False
         self._unix = unix
         self.heard_at: float | None = None
         """When the last desired state came, in Unix seconds."""
@@ -103,19 +115,35 @@ class Sync:
         self._changed.set()
 
     def restart(self) -> None:
-        """Begin a new stream: what `hello` tells has changed."""
+        """Begin a new stream: what `hello` tells, or the certificate, has changed."""
         if self._call is not None:
+            self._restarting = True
             self._call.cancel()
 
     async def run(self) -> None:
         """Keep a stream open until cancelled."""
         while True:
-            problem = await self._stream()
+            problem = await self._round()
+            if self._restarting:
+                self._restarting = False
+                continue
             delay = self._backoff.fail(self._clock.now())
             level = logging.DEBUG if problem == self._last_problem else logging.WARNING
             _log.log(level, "no controller, next try in %.1f s: %s", delay, problem)
             self._last_problem = problem
             await self._clock.sleep(delay)
+
+    async def _round(self) -> str:
+        """Try all controllers until one has served us, and then until that stream ends; why the last one ended."""
+        problem = "the controller's name stands for no address; check --controller"
+        for address in await self._find():
+            try:
+                problem = await self._stream(address)
+            except NoCredentials as error:
+                return str(error)
+            if self._nonce or self._restarting:
+                break
+        return problem
 
     async def manifest(self, key: ObjectKey, digest: str) -> bytes:
         """The bytes of a manifest, unchecked. Raises ManifestUnavailable."""
@@ -139,10 +167,10 @@ class Sync:
             raise ManifestUnavailable("the connection to the controller ended") from error
         return bytes(data)
 
-    async def _stream(self) -> str:
+    async def _stream(self, address: Address) -> str:
         """One stream from beginning to end; why it ended."""
         self._nonce, self._heartbeat = "", HEARTBEAT_SECONDS
-        async with self._connect() as channel:
+        async with self._connect(address) as channel:
             stub = ModelCacheServiceStub(channel)
             call = stub.Sync()
             self._stub, self._call = stub, call

@@ -1,4 +1,4 @@
-"""A whole cluster of the cache on one machine: local.kube, the controller and N agents, each a real process.
+"""A whole cluster of the cache on one machine: local.kube, a kubelet's stand-in, the controller, N agents, each a process.
 
 `modelcache up` runs it; the directory it lives in keeps everything over a restart:
 
@@ -6,9 +6,11 @@
     <directory>/ports.json          so that addresses, and with them open shells, stay valid
     <directory>/kube/               the objects of local.kube
     <directory>/nodes/<node>/       the cache of each node
+    <directory>/projected/<node>/   the token and the certificate authorities of its agent
     <directory>/logs/<process>.log
 
-Nothing here is a short cut: agents and controller talk gRPC, and both are clients of the Kubernetes API, as in a cluster.
+Nothing here is a short cut: agents prove their node by a token and talk to the controller and to each other with certificates,
+and both are clients of the Kubernetes API, as in a cluster.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from typing import Any
 import msgspec
 
 from agent.sync import CONNECTED
+from local.kubelet.projection import BUNDLE_FILE, TOKEN_FILE
 from local.supervisor import Program, Supervisor, log_tail
 from modelcache.api.crd import custom_resource_definition
 from modelcache.api.labels import GPU_NODE_LABEL, ZONE_LABEL
@@ -96,7 +99,7 @@ class LocalCluster:
         return self.directory / "nodes" / node
 
     def log(self, process: str) -> Path:
-        """The log file of a process: `kube`, `controller` or `agent-<node>`."""
+        """The log file of a process: `kube`, `kubelet`, `controller` or `agent-<node>`."""
         return self.directory / "logs" / f"{process}.log"
 
     def pid(self, process: str) -> int | None:
@@ -110,15 +113,21 @@ class LocalCluster:
         `now` is RFC 3339. Raises StartError.
         """
         self.directory.mkdir(parents=True, exist_ok=True)
-        self._ports = _remembered_ports(self.directory / "ports.json", ("kube", "controller"))
+        self._ports = _remembered_ports(self.directory / "ports.json", ("kube", "controller", "enrolment"))
         self._run("kube", "-m", "local.kube", "--port", str(self._ports["kube"]),
                   "--kubeconfig", str(self.kubeconfig), "--data", str(self.directory / "kube"))  # fmt: skip
         await self._prepare_api(now)
-        controller = f"127.0.0.1:{self._ports['controller']}"
-        common = ("--kubeconfig", str(self.kubeconfig), "--insecure", "--log-format", "text")
-        self._run("controller", "-m", "cli.main", "controller", "--listen", controller, "--no-leader-elect", *common)
+        projected = self.directory / "projected"
+        self._run("kubelet", "-m", "local.kubelet", "--kubeconfig", str(self.kubeconfig),
+                  "--directory", str(projected), *self.nodes)  # fmt: skip
+        controller, enrolment = (f"127.0.0.1:{self._ports[name]}" for name in ("controller", "enrolment"))
+        common = ("--kubeconfig", str(self.kubeconfig), "--log-format", "text")
+        self._run("controller", "-m", "cli.main", "controller", "--listen", controller,
+                  "--enrolment-listen", enrolment, "--no-leader-elect", *common)  # fmt: skip
         for node in self.nodes:
             self._run(f"agent-{node}", "-m", "cli.main", "agent", "--node", node, "--controller", controller,
+                      "--enrolment", enrolment, "--token-file", str(projected / node / TOKEN_FILE),
+                      "--ca-file", str(projected / node / BUNDLE_FILE),
                       "--root", str(self.cache_root(node)), *common)  # fmt: skip
         await self._until_connected()
 

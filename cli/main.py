@@ -20,7 +20,7 @@ import typer
 from rich.console import Console
 
 from cli.logs import LogFormat, configure_logging
-from modelcache.paths import DEFAULT_ROOT
+from modelcache.paths import DEFAULT_ROOT, PROJECTED
 from modelcache.settings import SettingsError
 
 app = typer.Typer(
@@ -108,13 +108,44 @@ def controller(
     listen: Annotated[
         str, typer.Option(help="Where agents connect, host:port.", envvar="MODELCACHE_LISTEN")
     ] = "127.0.0.1:7443",
+    enrolment_listen: Annotated[
+        str,
+        typer.Option(
+            help="Where agents get their certificates, host:port; not with --insecure.",
+            envvar="MODELCACHE_ENROLMENT_LISTEN",
+        ),
+    ] = "127.0.0.1:7444",
+    health_listen: Annotated[
+        str,
+        typer.Option(
+            help="Where the gRPC health protocol is served in plain text, host:port; empty: nowhere.",
+            envvar="MODELCACHE_HEALTH_LISTEN",
+        ),
+    ] = "",
     insecure: Insecure = False,
+    certificate_lifetime: Annotated[
+        float,
+        typer.Option(
+            help="Seconds for which an agent's certificate is good.", envvar="MODELCACHE_CERTIFICATE_LIFETIME"
+        ),
+    ] = 4 * 3600.0,
     leader_elect: Annotated[
         bool, typer.Option(help="Only one of several replicas serves.", envvar="MODELCACHE_LEADER_ELECT")
     ] = True,
+    lease_duration: Annotated[
+        float,
+        typer.Option(help="Seconds that a dead leader is waited for.", envvar="MODELCACHE_LEASE_DURATION"),
+    ] = 15.0,
     namespace: Annotated[
-        str, typer.Option(help="Namespace of the leader election's Lease.", envvar="MODELCACHE_NAMESPACE")
+        str,
+        typer.Option(
+            help="Namespace of the controller and the agents: Lease, certificate authority and ServiceAccounts are in it.",
+            envvar="MODELCACHE_NAMESPACE",
+        ),
     ] = "modelcache-system",
+    agent_account: Annotated[
+        str, typer.Option(help="The agents' ServiceAccount in it.", envvar="MODELCACHE_AGENT_ACCOUNT")
+    ] = "modelcache-agent",
     kubeconfig: Kubeconfig = None,
     heartbeat: Annotated[
         float, typer.Option(help="Seconds between two reports of an idle agent.", envvar="MODELCACHE_HEARTBEAT")
@@ -143,9 +174,14 @@ def controller(
 
     settings = Settings(
         listen=listen,
+        enrolment_listen=enrolment_listen,
+        health_listen=health_listen,
         insecure=insecure,
+        certificate_lifetime=certificate_lifetime,
         leader_elect=leader_elect,
+        lease_duration=lease_duration,
         namespace=namespace,
+        agent_account=agent_account,
         kubeconfig=kubeconfig,
         heartbeat=heartbeat,
         agent_timeout=agent_timeout,
@@ -167,8 +203,33 @@ def agent(
         str, typer.Option(help="Name of this machine's Node (in a pod: spec.nodeName).", envvar="MODELCACHE_NODE")
     ],
     controller: Annotated[
-        str, typer.Option(help="Address of the controller, host:port.", envvar="MODELCACHE_CONTROLLER")
+        str,
+        typer.Option(
+            help="Where controllers are, host:port, several with commas; of a name all addresses are tried.",
+            envvar="MODELCACHE_CONTROLLER",
+        ),
     ] = "127.0.0.1:7443",
+    enrolment: Annotated[
+        str,
+        typer.Option(
+            help="Where they issue certificates, likewise; without it the same hosts, port 7444.",
+            envvar="MODELCACHE_ENROLMENT",
+        ),
+    ] = "",
+    token_file: Annotated[
+        Path,
+        typer.Option(
+            help="Projected ServiceAccount token, audience modelcache: what this agent proves its node by.",
+            envvar="MODELCACHE_TOKEN_FILE",
+        ),
+    ] = PROJECTED / "token",
+    ca_file: Annotated[
+        Path,
+        typer.Option(
+            help="Certificate authorities of the controller, from the ConfigMap modelcache-ca.",
+            envvar="MODELCACHE_CA_FILE",
+        ),
+    ] = PROJECTED / "ca.crt",
     root: Annotated[
         Path, typer.Option(help="Cache directory; one file system of its own.", envvar="MODELCACHE_ROOT")
     ] = DEFAULT_ROOT,
@@ -213,6 +274,9 @@ def agent(
     settings = Settings(
         node=node,
         controller=controller,
+        enrolment=enrolment,
+        token_file=token_file,
+        ca_file=ca_file,
         root=root,
         insecure=insecure,
         kubeconfig=kubeconfig,

@@ -20,6 +20,8 @@ import hashlib
 from pathlib import Path
 
 DEFAULT_ROOT = Path("/var/lib/dynamo-models")
+PROJECTED = Path("/var/run/secrets/modelcache")
+"""Not on the node's disk, but in the agent's pod: where its token and the cluster's authorities are projected."""
 
 
 class CachePaths:

@@ -37,6 +37,11 @@ class Address(NamedTuple):
             return False
 
 
+def parse_addresses(text: str) -> list[Address]:
+    """The addresses in `text`, one or several with commas between them. Raises AddressError."""
+    return [parse_address(part.strip()) for part in text.split(",")]
+
+
 def parse_address(text: str, *, any_port: bool = False) -> Address:
     """The address in `text`. `any_port` allows port 0: the system chooses. Raises AddressError."""
     host, colon, port = text.rpartition(":")

@@ -97,6 +97,10 @@ class CacheCluster:
         self._kubeconfig = kubeconfig
         self._directory = directory
         self._address = f"127.0.0.1:{free_port()}"
+        self._enrolment = f"127.0.0.1:{free_port()}"
+        self._projected = directory / "projected"
+        # Of its own, so that tests that share an API server do not share a certificate authority.
+        self.namespace = f"modelcache-{secrets.token_hex(3)}"
         self._processes: dict[str, Process] = {}
         self._environment = {
             **{key: value for key, value in os.environ.items() if not key.startswith(("HF_", "MODELCACHE_"))},
@@ -118,24 +122,43 @@ class CacheCluster:
 
         A model is wanted on the nodes that have an agent: before the last one is there, it would be Ready without it.
         """
+        self.project(*self.nodes)
         self.start_controller()
         for node in self.nodes:
             self.start_agent(node)
         for node in self.nodes:
             self._processes[node].stderr.wait_for(lambda line: CONNECTED in line)
 
+    def project(self, *nodes: str) -> None:
+        """Start what gives the agents of these nodes their tokens; returns when they have them."""
+        kubelet = python_module(
+            "local.kubelet", "--kubeconfig", self._kubeconfig, "--namespace", self.namespace,
+            "--directory", self._projected, *nodes,
+        )  # fmt: skip
+        self._processes[f"kubelet of {nodes[0]}"] = kubelet
+        kubelet.first_line()
+
     def start_controller(self, *options: str) -> None:
         """Start the controller (again)."""
-        self._start("controller", "controller", "--listen", self._address, "--no-leader-elect", *options)
+        self._start(
+            "controller", "controller", "--listen", self._address, "--enrolment-listen", self._enrolment,
+            "--namespace", self.namespace, "--no-leader-elect", *options,
+        )  # fmt: skip
 
     def start_agent(self, node: str, *options: str) -> None:
         """Start the agent of `node` (again)."""
-        root = self._directory / node
-        self._start(node, "agent", "--node", node, "--controller", self._address, "--root", str(root), *options)
+        projected = self._projected / node
+        if not projected.exists():
+            self.project(node)
+        self._start(
+            node, "agent", "--node", node, "--controller", self._address, "--enrolment", self._enrolment,
+            "--token-file", str(projected / "token"), "--ca-file", str(projected / "ca.crt"),
+            "--root", str(self._directory / node), *options,
+        )  # fmt: skip
 
     def _start(self, name: str, *arguments: str) -> None:
         self.kill(name)
-        common = ("--kubeconfig", str(self._kubeconfig), "--insecure", "--log-format", "text", "--log-level", "debug")
+        common = ("--kubeconfig", str(self._kubeconfig), "--log-format", "text", "--log-level", "debug")
         self._processes[name] = python_module("cli.main", *arguments, *common, env=self._environment)
 
     def kill(self, name: str) -> None:

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.channel import open_channel
+from agent.controllers import finder
 from agent.desired import Desired
 from agent.failures import ManifestUnavailable
 from agent.sync import RECONNECT_BASE, RECONNECT_CAP, Sync
@@ -68,7 +69,8 @@ class Agent:
         self.models: list[ModelReport] = []
         self.taken: list[Desired] = []
         self.sync = Sync(
-            lambda: open_channel(parse_address(address)),
+            finder([parse_address(address)], Random(0)),
+            open_channel,
             hello=lambda: Hello(node="node-1", zone=self.zone, instance="i", version="1", cache_root="/cache"),
             report=lambda: Report(models=self.models),
             take=self.taken.append,

@@ -33,6 +33,9 @@ from tests.support.shifted_clock import ShiftedClock
 from tests.support.waiting import wait_until_async
 
 HEALTH_WATCH, SERVING = "/grpc.health.v1.Health/Watch", b"\x08\x01"
+_NAME = b"modelcache.v1.ModelCacheService"
+AGENTS_SERVED = b"\x0a" + bytes([len(_NAME)]) + _NAME
+"""The question of the health protocol (field 1: the name of the service) that is about serving agents."""
 CRD = Path(__file__).parents[3] / "manifests" / "crd" / "dynamomodels.nvidia.com.yaml"
 FILES = {"config.json": b"{}", "model.safetensors": b"weights" * 1000, "nested/tokenizer.json": b"[]"}
 
@@ -91,12 +94,17 @@ class World:
         """Start the controller, on the same address when it ran before; returns when it serves."""
         listening: asyncio.Future[Address] = asyncio.get_running_loop().create_future()
         self._stop = asyncio.Event()
-        running = run(self.settings(**changes), self._stop, on_listening=listening.set_result, clock=self.clock)
+        running = run(
+            self.settings(**changes),
+            self._stop,
+            on_listening=lambda agents, _: listening.set_result(agents),
+            clock=self.clock,
+        )
         self._running = asyncio.create_task(running)
         self.address = str(await listening)
         async with aio.insecure_channel(self.address) as channel:
             watch: aio.UnaryStreamMultiCallable[bytes, bytes] = channel.unary_stream(HEALTH_WATCH)
-            async for status in watch(b""):
+            async for status in watch(AGENTS_SERVED):
                 if status == SERVING:
                     return
 

@@ -11,7 +11,7 @@ from grpc import aio
 from modelcache.kube.resources import ObjectKey
 from modelcache.rpc import modelcache_pb2 as pb
 from modelcache.rpc.modelcache_pb2_grpc import ModelCacheServiceStub
-from tests.integration.controller.conftest import BRIEFLY, FOR_GOOD, HEALTH_WATCH, World
+from tests.integration.controller.conftest import AGENTS_SERVED, BRIEFLY, FOR_GOOD, HEALTH_WATCH, World
 from tests.support.fake_agent import FakeAgent
 
 
@@ -169,13 +169,12 @@ async def test_health_is_told_in_the_usual_way(world: World) -> None:
     async with aio.insecure_channel(world.address) as channel:
         check: aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary("/grpc.health.v1.Health/Check")
         assert await check(b"") == b"\x08\x01"
-        name = b"modelcache.v1.ModelCacheService"
-        assert await check(b"\x0a" + bytes([len(name)]) + name) == b"\x08\x01"
+        assert await check(AGENTS_SERVED) == b"\x08\x01"
         with pytest.raises(aio.AioRpcError) as caught:
             await check(b"\x0a\x05other")
         assert caught.value.code() is grpc.StatusCode.NOT_FOUND
         method: aio.UnaryStreamMultiCallable[bytes, bytes] = channel.unary_stream(HEALTH_WATCH)
-        watch = method(b"")
+        watch = method(AGENTS_SERVED)
         assert await watch.read() == b"\x08\x01"
         stopping = asyncio.create_task(world.stop())
         assert await watch.read() == b"\x08\x02"

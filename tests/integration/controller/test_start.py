@@ -27,7 +27,7 @@ async def test_only_the_leader_serves_and_the_next_one_takes_over(world: World) 
     await agent.until(lambda: bool(agent.states))
     stop, listening = asyncio.Event(), asyncio.get_running_loop().create_future()
     settings = world.settings(listen="127.0.0.1:0", leader_elect=True, namespace="leases")
-    second = asyncio.create_task(run(settings, stop, on_listening=listening.set_result))
+    second = asyncio.create_task(run(settings, stop, on_listening=lambda agents, _: listening.set_result(agents)))
     try:
         address: Address = await listening
         waiting = FakeAgent(str(address), agent.node)

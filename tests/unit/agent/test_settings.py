@@ -39,7 +39,7 @@ def test_good_settings_pass() -> None:
         ("controller", "127.0.0.1:0"),
         ("controller", "127.0.0.1:70000"),
         ("controller", "::1:7443"),
-        ("insecure", False),
+        ("enrolment", "controller"),
         ("root", Path("relative")),
         ("root", Path("/")),
         ("root", Path("/dev/null")),
@@ -57,6 +57,13 @@ def test_a_bad_setting_is_named_by_field_flag_and_variable(field: str, value: ob
         settings(**{field: value}).check()
     for name in (field, flag(field), variable(field)):
         assert name in str(refused.value)
+
+
+def test_other_machines_are_reached_with_certificates() -> None:
+    good = settings(controller="10.0.0.1:7443, controller.example:7443", insecure=False)
+    good.check()
+    assert good.enrolments == [Address("10.0.0.1", 7444), Address("controller.example", 7444)]
+    assert settings(enrolment="[::1]:1").enrolments == [Address("::1", 1)]
 
 
 def test_plaintext_to_another_machine_is_refused() -> None:

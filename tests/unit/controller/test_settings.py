@@ -15,14 +15,27 @@ from modelcache.settings import SettingsError
 GOOD = {"insecure": True}
 
 
-def test_the_defaults_need_only_the_word_that_loopback_is_meant() -> None:
+def test_the_defaults_are_good() -> None:
+    Settings().check()
     Settings(insecure=True).check()
+    Settings(listen="0.0.0.0:7443", enrolment_listen="0.0.0.0:7444", health_listen="0.0.0.0:7445").check()
+    assert Settings().agent_user == "system:serviceaccount:modelcache-system:modelcache-agent"
+
+
+def test_a_successor_is_there_within_twenty_seconds() -> None:
+    """The longest wait: a Lease renewed just before the death, and a look at it just before it expires, with jitter."""
+    timing = Settings().election
+    assert timing.lease_duration + timing.retry_period * 1.2 < 20
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"insecure": False}, ["insecure", "--insecure", "MODELCACHE_INSECURE"]),
+        ({"insecure": False, "enrolment_listen": "127.0.0.1:7443"}, ["enrolment_listen", "--enrolment-listen"]),
+        ({"health_listen": "127.0.0.1:7443"}, ["health_listen", "--health-listen"]),
+        ({"certificate_lifetime": 1.0}, ["certificate_lifetime", "MODELCACHE_CERTIFICATE_LIFETIME"]),
+        ({"lease_duration": 0.5}, ["lease_duration"]),
+        ({"agent_account": "a/b"}, ["agent_account"]),
         ({"listen": "0.0.0.0:7443"}, ["insecure", "loopback", "0.0.0.0:7443"]),
         ({"listen": "[::]:7443"}, ["loopback"]),
         ({"listen": "controller.example:7443"}, ["loopback"]),

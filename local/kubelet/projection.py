@@ -1,0 +1,134 @@
+"""What a projected volume holds, and keeping it so.
+
+    <directory>/<node>/token     ServiceAccount token, audience `modelcache`, bound to the agent's pod on <node>
+    <directory>/<node>/ca.crt    from the ConfigMap `modelcache-ca`, once there is one
+
+Files are replaced by renaming, so that a reader sees the old one or the new one. Tokens are replaced when four fifths of their
+life are over, as the kubelet does (pkg/kubelet/token/token_manager.go).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from modelcache.kube.client import KubeClient
+from modelcache.kube.clock import Clock
+from modelcache.kube.errors import AlreadyExists, KubeError
+from modelcache.kube.informer import Informer
+from modelcache.kube.objects import ObjectMeta, PartialObject
+from modelcache.kube.resources import CONFIG_MAPS, NAMESPACES, PODS, SERVICE_ACCOUNTS, ResourceType
+
+ACCOUNT = "modelcache-agent"
+AUDIENCE = "modelcache"
+BUNDLE = "modelcache-ca"
+BUNDLE_FILE, TOKEN_FILE = "ca.crt", "token"
+TOKEN_SECONDS = 3600
+REPLACE_AT = 0.8
+RETRY_SECONDS = 1.0
+
+
+class _ConfigMap(msgspec.Struct, frozen=True):
+    metadata: ObjectMeta
+    data: dict[str, str] | None = None
+
+
+class Projection:
+    """Keeps the files of the agents of `nodes`. `prepare` first, then `run` in a task."""
+
+    def __init__(self, client: KubeClient, namespace: str, nodes: Sequence[str], directory: Path, clock: Clock) -> None:
+        self._client = client
+        self._namespace = namespace
+        self._nodes = nodes
+        self._directory = directory
+        self._clock = clock
+        self._bundles = Informer(
+            client,
+            CONFIG_MAPS,
+            _ConfigMap,
+            namespace=namespace,
+            field_selector=f"metadata.name={BUNDLE}",
+            clock=clock,
+        )
+        self._bundles.on_change(self._bundle_changed)
+
+    async def prepare(self) -> None:
+        """Register namespace, accounts and pods, and write the tokens. Raises KubeError."""
+        await self._create(NAMESPACES, _object("v1", "Namespace", self._namespace), "")
+        await self._create(SERVICE_ACCOUNTS, _object("v1", "ServiceAccount", ACCOUNT), self._namespace)
+        for node in self._nodes:
+            await self._create(PODS, _pod(node), self._namespace)
+            await self._write_token(node)
+
+    async def run(self) -> None:
+        """Follow the ConfigMap and replace tokens, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._bundles.run())
+            group.create_task(self._replace_tokens())
+
+    async def _replace_tokens(self) -> None:
+        while True:
+            await self._clock.sleep(TOKEN_SECONDS * REPLACE_AT)
+            for node in self._nodes:
+                while not await self._replaced(node):
+                    await self._clock.sleep(RETRY_SECONDS)
+
+    async def _replaced(self, node: str) -> bool:
+        with contextlib.suppress(KubeError):
+            await self._write_token(node)
+            return True
+        return False
+
+    async def _write_token(self, node: str) -> None:
+        pod = await self._client.get(PODS, _pod_name(node), self._namespace, into=PartialObject)
+        reference = {"apiVersion": "v1", "kind": "Pod", "name": pod.metadata.name, "uid": pod.metadata.uid}
+        body = {
+            "apiVersion": "authentication.k8s.io/v1",
+            "kind": "TokenRequest",
+            "spec": {"audiences": [AUDIENCE], "expirationSeconds": TOKEN_SECONDS, "boundObjectRef": reference},
+        }
+        path = SERVICE_ACCOUNTS.path(ACCOUNT, self._namespace, "token")
+        answer = json.loads(await self._client.request("POST", path, body=body, subject=f"a token for {node}"))
+        self._write(node, TOKEN_FILE, answer["status"]["token"])
+
+    def _bundle_changed(self, old: _ConfigMap | None, new: _ConfigMap | None) -> None:
+        if new is None or new.metadata.name != BUNDLE:
+            return  # like the kubelet, which leaves the last one in running pods
+        for node in self._nodes:
+            self._write(node, BUNDLE_FILE, (new.data or {}).get(BUNDLE_FILE, ""))
+
+    def _write(self, node: str, name: str, content: str) -> None:
+        target = self._directory / node / name
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        temporary = target.with_name(f".{name}.{secrets.token_hex(4)}")
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(descriptor, "w") as file:
+            file.write(content)
+        temporary.rename(target)
+
+    async def _create(self, resource: ResourceType, body: dict[str, Any], namespace: str) -> None:
+        with contextlib.suppress(AlreadyExists):
+            await self._client.create(resource, body, namespace, name=body["metadata"]["name"])
+
+
+def _object(version: str, kind: str, name: str) -> dict[str, Any]:
+    return {"apiVersion": version, "kind": kind, "metadata": {"name": name}}
+
+
+def _pod_name(node: str) -> str:
+    return f"modelcache-agent-{node}"
+
+
+def _pod(node: str) -> dict[str, Any]:
+    """A pod that is bound to its node from the beginning, as those of a DaemonSet are in the end."""
+    container = {"name": "agent", "image": "modelcache-agent"}
+    spec = {"nodeName": node, "serviceAccountName": ACCOUNT, "containers": [container]}
+    return {**_object("v1", "Pod", _pod_name(node)), "spec": spec}

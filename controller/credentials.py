@@ -19,11 +19,14 @@ from modelcache.kube.client import KubeClient
 from modelcache.kube.errors import Forbidden, Invalid, NotFound
 from modelcache.kube.resources import SECRETS
 from modelcache.sources.base import Credential
+from modelcache.sources.http import SECRET_KEYS as HTTP_KEYS
 from modelcache.sources.s3_access import SECRET_KEYS as S3_KEYS
 
 DEFAULT_KEYS = {"hf": ("token", "HF_TOKEN")}
 """Keys of the Secret that are tried when spec.source.secretRef.key is not given, per scheme."""
-SEVERAL_KEYS = {"s3": S3_KEYS}
+TOKEN_KEYS = {"hf": "token", "https": "token", "http": "token"}
+"""Under which key sources look for what is one token, under whichever key the user keeps it."""
+SEVERAL_KEYS = {"s3": S3_KEYS, "https": HTTP_KEYS, "http": HTTP_KEYS}
 """Schemes whose credential has several parts: all of these keys that the Secret has. Of other schemes, all there are."""
 
 AUTHORITY_TYPE = "modelcache.nvidia.com/certificate-authority"
@@ -79,8 +82,7 @@ def _values(data: dict[str, str], where: str, ref: SecretRef, scheme: str) -> di
     wanted = (ref.key,) if ref.key is not None else defaults or ()
     for key in wanted:
         if key in data:
-            # Sources look for the first default: under which key the user keeps the token is his affair.
-            return {defaults[0] if defaults else key: _text(data, key, where)}
+            return {TOKEN_KEYS.get(scheme, key): _text(data, key, where)}
     keys = " or ".join(f"{key!r}" for key in wanted)
     message = f"The Secret {where} has no key {keys}; add it, or name another one in spec.source.secretRef.key."
     raise SecretProblem(Problem("SecretNotFound", message))

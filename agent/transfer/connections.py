@@ -5,8 +5,7 @@ ended from another thread, and redirects stay visible (credentials must not foll
 below: proxies and CA bundles from the environment variables that curl, requests and Go programs agree on.
 
     HTTP_PROXY HTTPS_PROXY ALL_PROXY NO_PROXY   upper or lower case; HTTPS goes through CONNECT
-    SSL_CERT_FILE SSL_CERT_DIR                  read by OpenSSL itself
-    REQUESTS_CA_BUNDLE CURL_CA_BUNDLE           file or directory, instead of the system's bundle; in this order
+    SSL_CERT_FILE and others                    see `modelcache.sources.tls`
 """
 
 from __future__ import annotations
@@ -17,15 +16,14 @@ import http.client
 import ipaddress
 import select
 import socket
-import ssl
 import threading
 import urllib.parse
 from collections.abc import Mapping
-from pathlib import Path
 from typing import NamedTuple
 
 from agent.transfer.clock import Clock
 from modelcache.sources.errors import InvalidURI, Unsupported
+from modelcache.sources.tls import tls_context
 
 IDLE_SECONDS = 50.0
 """Kept-alive connections are not used again after this time: servers and load balancers commonly close after 60 s."""
@@ -101,30 +99,6 @@ def _exempts(entry: str, origin: Origin) -> bool:
         pass
     domain = entry.removeprefix("*").lstrip(".")
     return host == domain or host.endswith("." + domain)
-
-
-def tls_context(environ: Mapping[str, str]) -> ssl.SSLContext:
-    """How servers are verified. Raises Unsupported when the environment names a bundle that cannot be read."""
-    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
-        bundle = environ.get(name)
-        if not bundle:
-            continue
-        path = Path(bundle)
-        try:
-            if path.is_dir():
-                return ssl.create_default_context(capath=bundle)
-            return ssl.create_default_context(cafile=bundle)
-        except (OSError, ssl.SSLError) as error:
-            raise Unsupported(f"{name}={bundle} cannot be read as a bundle of CA certificates: {error}") from error
-    context = ssl.create_default_context()
-    bundle = environ.get("SSL_CERT_FILE")
-    if bundle:
-        # OpenSSL reads it on its own, but silently ignores a file that does not exist.
-        try:
-            context.load_verify_locations(cafile=bundle)
-        except (OSError, ssl.SSLError) as error:
-            raise Unsupported(f"SSL_CERT_FILE={bundle} cannot be read as CA certificates: {error}") from error
-    return context
 
 
 class Connection:

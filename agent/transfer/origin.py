@@ -27,7 +27,7 @@ from agent.transfer.connections import Connection, ConnectionPool, Origin, split
 from agent.transfer.limiter import TokenBucket
 from agent.transfer.pace import PaceBoard
 from agent.transfer.places import Place, Places
-from agent.transfer.refusals import EXPIRED, refusal_code
+from agent.transfer.refusals import EXPIRED, another_version, refusal_code
 from agent.transfer.source import RangesIgnored, Sink
 from modelcache.manifest import ManifestFile
 from modelcache.sources.base import Location
@@ -247,9 +247,9 @@ class OriginSource:
         encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
         if encoding not in ("", "identity"):
             raise MalformedListing(f"{where} sends the file encoded as {encoding!r} although that was not asked for")
-        etag = response.headers.get("ETag")
-        if file.etag and etag and _opaque(file.etag) != _opaque(etag):
-            raise SourceChanged(f"{where} has ETag {etag} now, the manifest says {file.etag}: the file was replaced")
+        now = another_version(file.etag, response.headers)
+        if now:
+            raise SourceChanged(f"{where} has {now} now, the manifest says {file.etag}: the file was replaced")
         if response.status == 206:
             end = _ranged_end(response, file, sink, where)
         else:
@@ -347,10 +347,6 @@ def _drain(response: http.client.HTTPResponse) -> bytes:
         if response.chunked:
             return response.read(DRAIN_BYTES)
     return b""
-
-
-def _opaque(etag: str) -> str:
-    return etag.strip().removeprefix("W/").strip('"')
 
 
 def _shown(url: str) -> str:

@@ -1,13 +1,16 @@
-"""What an object store says beside the status: S3 and its kin put a code into the body of an error.
+"""What origins say beside the status: codes in the bodies of errors, and versions in the heads of answers.
 
-Two of them change what is to be done: an expired signature comes as 400, which otherwise means a request that makes no
-sense, and `SlowDown` as 503, which otherwise means a server in trouble. The code is shown as well, because people search
-for it; nothing else of the body is.
+S3 and its kin put a code into the body of an error. Two of them change what is to be done: an expired signature comes as
+400, which otherwise means a request that makes no sense, and `SlowDown` as 503, which otherwise means a server in trouble. The
+code is shown as well, because people search for it; nothing else of the body is.
 """
 
 from __future__ import annotations
 
 import re
+from email.message import Message
+
+from modelcache.sources.http import LAST_MODIFIED
 
 EXPIRED = frozenset({"ExpiredToken", "TokenRefreshRequired", "RequestExpired", "InvalidToken"})
 """Codes with which a signed address is not accepted any more; a new one may be."""
@@ -21,3 +24,21 @@ def refusal_code(content_type: str, body: bytes) -> str:
         return ""
     match = _CODE.search(body)
     return match[1].decode() if match else ""
+
+
+def another_version(wanted: str | None, headers: Message) -> str:
+    """The version that an answer is of, where it says one and it is not the `wanted` one; else empty.
+
+    Servers that know nothing of conditional requests answer with whatever they have now.
+    """
+    if wanted is None:
+        return ""
+    if wanted.startswith(LAST_MODIFIED):
+        modified = headers.get("Last-Modified", "").strip()
+        return f"Last-Modified {modified}" if modified and modified != wanted.removeprefix(LAST_MODIFIED) else ""
+    etag = headers.get("ETag", "").strip()
+    return f"ETag {etag}" if etag and _opaque(etag) != _opaque(wanted) else ""
+
+
+def _opaque(etag: str) -> str:
+    return etag.strip().removeprefix("W/").strip('"')

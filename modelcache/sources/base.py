@@ -30,6 +30,8 @@ ENTRY_POINT_GROUP = "modelcache.sources"
 _BUILT_IN: Mapping[str, str] = {
     "hf": "modelcache.sources.hf:HuggingFaceSource",
     "s3": "modelcache.sources.s3:S3Source",
+    "https": "modelcache.sources.http:HttpSource",
+    "http": "modelcache.sources.http:HttpSource",
 }
 
 

@@ -30,6 +30,7 @@ from modelcache.sources.s3 import locator_of
 from modelcache.sources.s3_access import Access
 from modelcache.sources.s3_refusal import Asked, explain
 from modelcache.sources.select import selected
+from modelcache.sources.tls import ca_bundle
 from modelcache.sources.uri import SourceURI
 
 MAX_HEADS = 2000
@@ -41,8 +42,6 @@ _CONNECT_TIMEOUT = 10.0
 _DEFAULT_REGION = "us-east-1"
 _CHECKSUMS = ("SHA256", "CRC64NVME", "CRC32C", "CRC32", "SHA1")
 """In the order of preference; S3 keeps one for each object."""
-# The same settings as for the transfer engine (`agent.transfer.connections`); boto3 knows only the first of them.
-_CA_BUNDLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
 
 
 @cache
@@ -60,7 +59,8 @@ class S3Client:
         self._uri = uri
         self._bucket = uri.authority
         self._timeout = timeout
-        self._bundle = next((environ[name] for name in _CA_BUNDLES if environ.get(name)), None)
+        # Of these settings boto3 knows only one.
+        self._bundle = ca_bundle(environ)
         self._signed = not access.anonymous
         self.endpoint = access.endpoint or "S3"
         with self._translated():

@@ -4,7 +4,7 @@
 `hf://org/name`                             Hugging Face model, default branch
 `hf://org/name@rev`, `hf://org/name:rev`    branch, tag, `refs/pr/7` or commit (`@` as Dynamo, `:` as KServe write it)
 `s3://bucket/prefix`                        object store; taken literally, keys may contain `@` and `:`
-`https://host/path`                         one file; also `http://`
+`https://host/path`                         one file, or a folder (with a slash at its end); also `http://`
 `file:///path`                              a directory that the node can see
 `pvc://claim/path`                          a directory in a PersistentVolumeClaim of the namespace
 `ngc://org/team/model:version`              NVIDIA NGC, the team may be missing
@@ -51,7 +51,10 @@ class SourceURI(msgspec.Struct, frozen=True):
     authority: str
     """`hf`, `ngc`: organization; `s3`: bucket; `http(s)`: host; `pvc`: claim; `file`: empty."""
     path: str
-    """What follows the authority, without its leading slash (with it for `file`). Empty = everything there."""
+    """What follows the authority, without its leading slash (with it for `file`). Empty = everything there.
+
+    For `http(s)` with its query, and with the slash at its end if there was one.
+    """
     revision: str | None = None
     """Revision, tag or version that the URI itself names."""
 
@@ -165,7 +168,9 @@ def _parse_http(text: str, rest: str) -> SourceURI:
     if not path:
         raise InvalidURI(f"{_shown(text)} names a host but no file on it: write {scheme}://host/path.")
     name, question, query = path.partition("?")
-    return SourceURI(scheme=scheme, authority=host.lower(), path=_plain_path(text, name) + question + query)
+    # Of a web address the slash at its end is a part: it makes a folder of it.
+    slash = "/" if name.endswith("/") else ""
+    return SourceURI(scheme=scheme, authority=host.lower(), path=_plain_path(text, name) + slash + question + query)
 
 
 def _parse_file(text: str, rest: str) -> SourceURI:

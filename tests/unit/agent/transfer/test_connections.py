@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.transfer.connections import ConnectionPool, Origin, Proxies, split_url, tls_context
+from agent.transfer.connections import ConnectionPool, Origin, Proxies, split_url
 from modelcache.sources.errors import InvalidURI, Unsupported
+from modelcache.sources.tls import tls_context
 from tests.support.instant_clock import InstantClock
 
 HUB = Origin("https", "hub.example", 443)

@@ -1,0 +1,214 @@
+"""Ask a web server about files: their size, and what tells one version from another.
+
+Always by a GET for the first byte: servers that serve signed addresses accept nothing else, and the answer also says how large
+the whole is. Redirects are followed here, one by one, so that the credential stays with the host that it is for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Self
+from urllib.parse import urlsplit
+
+import httpx2
+
+from modelcache.sources.base import SourceFile
+from modelcache.sources.errors import (
+    MalformedListing,
+    NotFound,
+    RateLimited,
+    SourceError,
+    Unauthorized,
+    Unreachable,
+    Unsupported,
+)
+from modelcache.sources.http import LAST_MODIFIED, url_of
+from modelcache.sources.select import selected
+from modelcache.sources.sums import FILE_NAME, LARGEST, parse_sums
+from modelcache.sources.tls import tls_context
+from modelcache.sources.uri import SourceURI
+
+MAX_REDIRECTS = 5
+_CONNECT_TIMEOUT = 10.0
+_THREADS = 16
+_CONTENT_RANGE = re.compile(r"bytes (?:\d{1,18}-\d{1,18}|\*)/(\d{1,18})")
+
+
+class HttpClient:
+    """The questions of one `resolve`."""
+
+    def __init__(
+        self, uri: SourceURI, headers: Mapping[str, str], environ: Mapping[str, str], *, timeout: float
+    ) -> None:
+        self._uri = uri
+        self._credential = headers
+        self._client = httpx2.Client(
+            verify=tls_context(environ),
+            headers={"User-Agent": "dynamo-model-cache", "Accept": "*/*", "Accept-Encoding": "identity"},
+            timeout=httpx2.Timeout(timeout, connect=min(timeout, _CONNECT_TIMEOUT)),
+            limits=httpx2.Limits(max_connections=_THREADS),
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._client.close()
+
+    def file(self, name: str) -> SourceFile:
+        """The one file of the URI. Raises SourceError."""
+        with self._get(url_of(self._uri, ""), first_byte=True) as response:
+            size, version = self._size(response), _version(response)
+        if version is None:
+            raise Unsupported(
+                f"{_shown(self._uri)} has neither ETag nor Last-Modified, so that a change could not be noticed: put it into "
+                f"a folder with {FILE_NAME}."
+            )
+        return SourceFile(path=name, size=size, etag=version)
+
+    def folder(self, include: Sequence[str], exclude: Sequence[str]) -> list[SourceFile]:
+        """What SHA256SUMS lists. Only files that are wanted are asked for; of the others the size is 0. Raises SourceError."""
+        sums_url = url_of(self._uri, FILE_NAME)
+        data = self._read(sums_url)
+        sums = parse_sums(data, _shown_url(sums_url))
+        sums.pop(FILE_NAME, None)
+        wanted = [path for path in sums if selected(path, include, exclude)]
+        with ThreadPoolExecutor(_THREADS, thread_name_prefix="head") as pool:
+            sizes = dict(zip(wanted, pool.map(self._size_of, wanted), strict=True))
+        itself = SourceFile(path=FILE_NAME, size=len(data), sha256=hashlib.sha256(data).hexdigest())
+        return [itself, *(SourceFile(path=path, size=sizes.get(path, 0), sha256=sums[path]) for path in sums)]
+
+    def _size_of(self, path: str) -> int:
+        try:
+            with self._get(url_of(self._uri, path), first_byte=True) as response:
+                return self._size(response)
+        except NotFound:
+            raise NotFound(
+                f"{_shown(self._uri)}: {FILE_NAME} lists {path[:200]!r}, which is not there; put it there, or correct the list."
+            ) from None
+
+    def _read(self, url: str) -> bytes:
+        body = bytearray()
+        try:
+            with self._get(url, first_byte=False) as response:
+                for chunk in response.iter_bytes():
+                    body += chunk
+                    if len(body) > LARGEST:
+                        raise MalformedListing(
+                            f"{_shown_url(url)} has more than {LARGEST} bytes: it is no list of files."
+                        )
+        except NotFound:
+            raise NotFound(
+                f"{_shown_url(url)} does not exist: a folder needs it as its list of files (sha256sum * > {FILE_NAME}); for "
+                f"one file, write its address without a slash at the end."
+            ) from None
+        return bytes(body)
+
+    def _size(self, response: httpx2.Response) -> int:
+        total = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
+        if total is not None and response.status_code in (206, 416):
+            return int(total[1])
+        text = response.headers.get("Content-Length", "")
+        if response.status_code == 200 and text.isdecimal() and len(text) < 19:
+            return int(text)
+        raise Unsupported(
+            f"{_shown_url(str(response.url))}: the server does not say how large the file is; serve it as a static file."
+        )
+
+    @contextmanager
+    def _get(self, url: str, *, first_byte: bool) -> Iterator[httpx2.Response]:
+        """An answer with content, or 416 for a file without a first byte. Raises SourceError."""
+        target, origin = url, _origin(url)
+        for _ in range(MAX_REDIRECTS + 1):
+            headers = {"Range": "bytes=0-0"} if first_byte else {}
+            headers.update(self._credential if _origin(target) == origin else {})
+            with self._translated(target), self._client.stream("GET", target, headers=headers) as response:
+                if response.status_code in (301, 302, 303, 307, 308):
+                    target = _next(target, response)
+                    continue
+                empty = first_byte and response.status_code == 416
+                if response.status_code not in (200, 206) and not empty:
+                    raise _refusal(target, response, credential=bool(self._credential))
+                yield response
+                return
+        raise Unsupported(
+            f"{_shown_url(url)} leads through more than {MAX_REDIRECTS} redirects: give the last address."
+        )
+
+    @contextmanager
+    def _translated(self, url: str) -> Iterator[None]:
+        where = _shown_url(url)
+        try:
+            yield
+        except httpx2.TimeoutException:
+            raise Unreachable(f"{where} does not answer in time: check the network and the proxy.") from None
+        except (httpx2.InvalidURL, httpx2.DecodingError, httpx2.UnsupportedProtocol) as error:
+            raise MalformedListing(f"{where} cannot be understood ({type(error).__name__}).") from None
+        except httpx2.HTTPError as error:
+            if "CERTIFICATE_VERIFY_FAILED" in str(error):
+                raise Unreachable(
+                    f"{where}: its certificate is not trusted; set SSL_CERT_FILE for a certificate authority of your own."
+                ) from None
+            detail = str(error) or type(error).__name__
+            raise Unreachable(f"{where} cannot be reached ({detail}): check the address, network and proxy.") from None
+
+
+def _version(response: httpx2.Response) -> str | None:
+    etag = response.headers.get("ETag", "").strip()
+    modified = response.headers.get("Last-Modified", "").strip()
+    return etag or (f"{LAST_MODIFIED}{modified}" if modified else None)
+
+
+def _next(url: str, response: httpx2.Response) -> str:
+    location = response.headers.get("Location", "")
+    target = str(httpx2.URL(url).join(location)) if location else ""
+    old, new = urlsplit(url).scheme, urlsplit(target).scheme
+    if urlsplit(target).path == urlsplit(url).path + "/":
+        raise Unsupported(
+            f"{_shown_url(url)} is a folder: write it with a slash at the end, and put {FILE_NAME} into it."
+        )
+    if new not in ("http", "https") or (old, new) == ("https", "http"):
+        raise Unsupported(f"{_shown_url(url)} redirects to an address that is not followed from {old}://.")
+    return target
+
+
+def _refusal(url: str, response: httpx2.Response, *, credential: bool) -> SourceError:
+    status, where = response.status_code, _shown_url(url)
+    text = response.headers.get("Retry-After", "")
+    after = float(text) if text.isascii() and text.isdigit() and len(text) < 6 else None
+    if status in (404, 410):
+        return NotFound(f"{where} does not exist ({status}): correct the address.")
+    if status in (401, 403, 407):
+        if credential:
+            return Unauthorized(f"{where} does not accept the credential from spec.source.secretRef ({status}).")
+        return Unauthorized(
+            f"{where} wants a credential ({status}): set spec.source.secretRef to a Secret with 'token', or 'username' and "
+            f"'password'."
+        )
+    if status == 429:
+        return RateLimited(f"{where} asks for fewer requests (429).", retry_after=after)
+    if status >= 500 or status in (408, 425):
+        return Unreachable(f"{where} is in trouble ({status}).", retry_after=after)
+    return Unsupported(f"{where} answers {status}, which is no file: check the address.")
+
+
+def _origin(url: str) -> tuple[str, str]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.netloc.lower()
+
+
+def _shown(uri: SourceURI) -> str:
+    return _shown_url(f"{uri.scheme}://{uri.authority}/{uri.path}")
+
+
+def _shown_url(url: str) -> str:
+    """Without the query, where signed addresses carry their authority, and without user and password."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"[:300]

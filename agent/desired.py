@@ -112,7 +112,7 @@ def _peers(entry: DesiredModel) -> Iterator[PeerAddress]:
     """The usable ones: a download without a peer is slower, and nothing worse."""
     for peer in entry.peers:
         if is_node_name(peer.node) and is_address(peer.address):
-            yield PeerAddress(peer.node, peer.zone, peer.address, peer.complete)
+            yield PeerAddress(peer.node, peer.zone, peer.address, peer.complete, peer.joined - entry.joined)
 
 
 def _flaw(entry: DesiredModel) -> str:

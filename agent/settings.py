@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from agent.peers.tuning import DEFAULT_TUNING
 from modelcache.paths import DEFAULT_ROOT, PROJECTED
 from modelcache.rpc.address import Address, AddressError, parse_address, parse_addresses
 from modelcache.settings import optional_address, wrong
@@ -55,7 +56,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     bandwidth: float | None = None
     reserve_bytes: int = 1024**3
     peer_listen: str = "127.0.0.1:0"
-    peer_uploads: int = 4
+    peer_uploads: int = DEFAULT_TUNING.uploads
     metrics_listen: str = ""
 
     @property

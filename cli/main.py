@@ -163,7 +163,7 @@ def controller(
     ] = 8,
     workers: Annotated[
         int, typer.Option(help="Models that are reconciled at the same time.", envvar="MODELCACHE_WORKERS")
-    ] = 4,
+    ] = 8,
     metrics_listen: MetricsListen = "",
     log_format: Format = LogFormat.json,
     log_level: Level = "info",
@@ -240,7 +240,7 @@ def agent(
     ] = 2,
     connections: Annotated[
         int, typer.Option(help="Requests at one source at the same time.", envvar="MODELCACHE_CONNECTIONS")
-    ] = 4,
+    ] = 8,
     bandwidth: Annotated[
         float | None,
         typer.Option(
@@ -262,7 +262,7 @@ def agent(
     peer_uploads: Annotated[
         int,
         typer.Option(help="Pieces that are sent to other agents at the same time.", envvar="MODELCACHE_PEER_UPLOADS"),
-    ] = 4,
+    ] = 8,
     metrics_listen: MetricsListen = "",
     log_format: Format = LogFormat.json,
     log_level: Level = "info",

@@ -9,8 +9,8 @@ means: keep whatever you have.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
+from controller.swarms import Company
 from controller.tracked import AdapterOrder, Order, Tracked
 from modelcache.api.model import DynamoModel
 from modelcache.kube.resources import ObjectKey
@@ -37,27 +37,6 @@ def verdict(model: DynamoModel | None, tracked: Tracked | None, node: str, arriv
     return None if tracked.arrivals >= arrival else KEEP
 
 
-@dataclass(frozen=True, slots=True)
-class PeerFacts:
-    """An agent that another one may be told about. `has` is the manifest that it reports as verified, empty for none."""
-
-    node: str
-    zone: str
-    address: str
-    has: str
-
-
-def peers_of(node: str, digest: str, assigned: Iterable[PeerFacts]) -> list[pb.Peer]:
-    """The peers of `node` for the manifest `digest`: the other agents of the model that serve, in the order of their names."""
-    if not digest:
-        return []
-    return [
-        pb.Peer(node=peer.node, zone=peer.zone, address=peer.address, complete=peer.has == digest)
-        for peer in sorted(assigned, key=lambda peer: peer.node)
-        if peer.node != node and peer.address
-    ]
-
-
 def without_peers(models: Iterable[pb.DesiredModel]) -> list[pb.DesiredModel]:
     """What does not bear a delay."""
     bare = []
@@ -65,32 +44,33 @@ def without_peers(models: Iterable[pb.DesiredModel]) -> list[pb.DesiredModel]:
         copy = pb.DesiredModel()
         copy.CopyFrom(model)
         del copy.peers[:]
-        copy.keep_peers = False
+        copy.keep_peers, copy.joined = False, 0
         bare.append(copy)
     return bare
 
 
 def to_message(
     orders: Iterable[tuple[ObjectKey, Order]],
-    peers: Callable[[ObjectKey, Order], list[pb.Peer]] = lambda key, order: [],
-    peers_awaited: Callable[[ObjectKey], bool] = lambda key: False,
+    company: Callable[[ObjectKey, Order], Company] = lambda key, order: Company(),
     node: str = "",
 ) -> list[pb.DesiredModel]:
     """The models of the DesiredState of `node`, in the order of their names, so that equal states have equal bytes."""
-    return [
-        pb.DesiredModel(
-            model=pb.ModelKey(namespace=key.namespace, name=key.name),
-            manifest_digest=order.digest,
-            credential=pb.Credential(values=order.credential.values) if order.credential else None,
-            hub_ref=order.hub_ref,
-            tree_digest=order.tree_digest,
-            attempt=order.attempt,
-            peers=peers(key, order),
-            keep_peers=peers_awaited(key),
-            adapter=_adapter(order.adapter, node) if order.adapter else None,
-        )
-        for key, order in sorted(orders)
-    ]
+    return [_entry(key, order, company(key, order), node) for key, order in sorted(orders)]
+
+
+def _entry(key: ObjectKey, order: Order, company: Company, node: str) -> pb.DesiredModel:
+    return pb.DesiredModel(
+        model=pb.ModelKey(namespace=key.namespace, name=key.name),
+        manifest_digest=order.digest,
+        credential=pb.Credential(values=order.credential.values) if order.credential else None,
+        hub_ref=order.hub_ref,
+        tree_digest=order.tree_digest,
+        attempt=order.attempt,
+        peers=company.peers,
+        keep_peers=company.keep,
+        joined=company.joined,
+        adapter=_adapter(order.adapter, node) if order.adapter else None,
+    )
 
 
 def _adapter(order: AdapterOrder, node: str) -> pb.Adapter:

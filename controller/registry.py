@@ -118,6 +118,8 @@ class Registry:
         self._started = clock.now()
         self._records: dict[str, _Record] = {}
         self._arrivals = 0
+        self.changes = 0
+        """Counts up whenever something that agents are told about each other may have changed."""
         self._timer: Timer | None = None
         self._running = True
         self._awaiting = True
@@ -235,6 +237,7 @@ class Registry:
                 session.reports, session.reported = dict(old.session.reports), old.session.reported
             self._replace(old.session, session)
         self._records[session.node] = _Record(session, self._clock.now())
+        self.changes += 1
         self._watch()
         _log.info("agent of node %s connected from %s (version %s)", session.node, peer, hello.version[:64])
         self.on_node(session.node)
@@ -281,6 +284,8 @@ class Registry:
                 self._on_lag(record.last_seen - session.unconfirmed_since)
                 session.unconfirmed_since = None
             session.listed = {k: n for k, n in session.listed.items() if n >= session.acknowledged or k in fresh}
+        if material or returned:
+            self.changes += 1
         if returned:
             self.on_node(session.node)
         if material:
@@ -294,6 +299,7 @@ class Registry:
     def lose_node(self, node: str) -> None:
         """The Node object was deleted. Its agent is sent away, without being told to remove anything."""
         record = self._records.pop(node, None)
+        self.changes += 1
         if record is not None and record.session.connected:
             record.session.connected = False
             record.session.end(grpc.StatusCode.NOT_FOUND, f"the Node {node} has been deleted")
@@ -343,6 +349,7 @@ class Registry:
         if self._awaiting and now - self._started >= self._timeout:
             # Nodes that were expected after the start and did not come.
             self._awaiting = False
+            self.changes += 1
             self.on_node("")
         self._watch()
 
@@ -353,6 +360,7 @@ class Registry:
             record.session.end(grpc.StatusCode.ABORTED, f"no report for {silence:.0f} s, longer than the agent timeout")
             self._disconnected.set()
         del self._records[node]
+        self.changes += 1
         self.on_node(node)
 
 

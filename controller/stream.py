@@ -24,11 +24,10 @@ from typing import Any, Never
 import grpc
 from grpc import aio
 
-from controller.desired import PeerFacts, peers_of, to_message, verdict, without_peers
+from controller.desired import to_message, verdict, without_peers
 from controller.nodes import Node
-from controller.placement import Presence
 from controller.registry import Registry, Session
-from controller.reports import Phase
+from controller.swarms import Swarms
 from controller.tracked import Memory, Order
 from controller.workers import Workers, to_messages
 from modelcache.api.model import DynamoModel
@@ -55,7 +54,6 @@ EXPIRED = "the certificate has expired"
 NOT_SERVING = "this controller is not the leader, or is still reading the cluster's state"
 
 _INVALID = grpc.StatusCode.INVALID_ARGUMENT
-_COMPLETE = (Phase.VERIFIED, Phase.READY)
 
 Context = aio.ServicerContext[pb.SyncRequest, pb.SyncResponse]
 
@@ -73,6 +71,9 @@ class Desk:
     term: str
     heartbeat: float
 
+    def __post_init__(self) -> None:
+        self.swarms = Swarms(self.registry, self.memory)
+
     def orders(self, session: Session) -> dict[ObjectKey, Order]:
         """What the agent of this stream is told about each model."""
         orders = {}
@@ -87,33 +88,13 @@ class Desk:
         """The desired state of this stream, peers included."""
         return to_message(
             self.orders(session).items(),
-            lambda key, order: peers_of(session.node, order.digest, self._agents(key)),
-            self._awaits_agents,
+            lambda key, order: self.swarms.company(key, order.digest, session),
             session.node,
         )
 
     def workers_on(self, session: Session) -> list[pb.WorkerPod] | None:
         """The worker pods on the node of this stream, None while pods have not been read."""
         return to_messages(self.workers.on_node(session.node)) if self.workers.known else None
-
-    def _agents(self, key: ObjectKey) -> list[PeerFacts]:
-        """The agents that should hold this model. One whose stream broke a moment ago still serves, as far as anybody knows."""
-        tracked = self.memory.get(key)
-        found = []
-        for node in (tracked.assigned or ()) if tracked is not None else ():
-            session = self.registry.last_session_of(node)
-            if session is not None and session.serves_at:
-                report = session.reports.get(key)
-                has = report.manifest_digest if report is not None and report.phase in _COMPLETE else ""
-                found.append(PeerFacts(node, session.zone, session.serves_at, has))
-        return found
-
-    def _awaits_agents(self, key: ObjectKey) -> bool:
-        """Whether an agent that should hold this model may be there without having been heard of."""
-        tracked = self.memory.get(key)
-        if tracked is None or tracked.assigned is None:
-            return True
-        return any(self.registry.presence(node) is Presence.AWAITED for node in tracked.assigned)
 
     def is_settled(self, session: Session) -> bool:
         """Whether every model has been looked at since the stream began."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from controller.request import Pinned, Problem
 from controller.resolver import Failure
@@ -45,6 +46,13 @@ class Order:
     attempt: str = ""
     credential: Credential | None = None
     adapter: AdapterOrder | None = None
+
+
+class Joined(NamedTuple):
+    """The place of an agent in the order in which those of a model came, and the stream for which it was given."""
+
+    arrival: int
+    number: int
 
 
 @dataclass(eq=False)
@@ -84,6 +92,8 @@ class Tracked:
     progress_at: float | None = None
     cleaned: str = ""
     """Digest for which all other ConfigMaps have been removed."""
+    joined: Mapping[str, Joined] = field(default_factory=dict)
+    """In which order the agents came, by node."""
     told_peers: set[tuple[str, str]] = field(default_factory=set)
     """(agent, peer) pairs of which an event has told that the agent has dropped the peer."""
     removing: bool = False

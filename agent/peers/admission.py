@@ -44,7 +44,7 @@ class Redirect:
 
 @dataclass(frozen=True)
 class Busy:
-    """Come again after `seconds` (503 with Retry-After)."""
+    """Come again after `seconds` (503 with Retry-After); 0: at once, it is still under way and was waited for here."""
 
     seconds: float
 
@@ -66,24 +66,29 @@ def admit(
     ready: int,
     served: Sequence[PeerId],
     turn: int,
+    held: bool = False,
     tuning: SwarmTuning,
 ) -> Answer:
     """The answer to a request for one piece.
 
-    `uploads` are under way and `queued` requests are held at this agent, for whichever piece. `served` are the peers that
-    have got this piece from here completely, and may be named to the asker; `turn` counts the redirects for this piece, so
-    that they take turns.
+    `uploads` are under way and `queued` requests are held at this agent, for whichever piece; `ready` of them for a piece
+    that is here. `served` are the peers that have got this piece from here completely, and may be named to the asker;
+    `turn` counts the redirects for this piece, so that they take turns. `held`: this request has been held already. It is
+    not held any longer, so that a connection is never silent for long; where the piece is still on its way, the asker may
+    ask anew, and so finds out in between when nothing moves here.
     """
     if have is Have.NO:
         return Absent()
     if have is Have.YES:
         if uploads < tuning.uploads:
             return Serve()
-        if ready < tuning.ready:
+        if ready < tuning.ready and not held:
             return Hold(tuning.hold)
         others = [peer for peer in served if peer != asker]
         if others:
             return Redirect(others[turn % len(others)])
-    if queued < tuning.queue:
+    elif held:
+        return Busy(0.0)
+    if queued < tuning.queue and not held:
         return Hold(tuning.hold)
     return Busy(tuning.retry)

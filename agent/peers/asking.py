@@ -6,17 +6,19 @@ it moves up, and whoever arrives at rank 0 is the owner now. So when an owner di
 The list only gets shorter, so the way always ends at the origin.
 
 Before it reads the origin, an owner looks who has the piece already: agents come and go during a download, and the owner
-of today may not be the one who has read it. The former owner is among those who rank next after it.
+of today may not be the one who has read it. After somebody has left, those who rank next have it from there; after somebody
+has come, the former owners have it, who can be told from the order in which the agents came.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence, Set
+from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from xxhash import xxh3_128_digest
 
-from agent.peers.ranking import PeerId, PieceId, ancestors, depth
+from agent.peers.ranking import PeerId, PieceId, ancestors, depth, former_owners
 from agent.peers.tuning import SwarmTuning
 
 
@@ -74,30 +76,43 @@ def choose(
     *,
     shunned: Set[PeerId] = frozenset(),
     slow: Set[PeerId] = frozenset(),
+    joined: Mapping[PeerId, int] = MappingProxyType({}),
 ) -> Decision:
     """What `me` does now to get `piece`.
 
     `ranked`: the order of the piece among the peers of the zone and `me`. `shunned`: peers that are not asked for
-    anything (they have lied, or could not be reached lately); `slow`: those that are asked only as owners.
+    anything (they have lied, or could not be reached lately); `slow`: those that are asked only as owners. `joined`: in
+    which order they and `me` began with the model, as far as that is known.
     """
     if len(attempt.failed) >= tuning.attempts:
         return Origin()
-    usable = [peer for peer in ranked if peer == me or (peer not in shunned and peer not in attempt.failed)]
+    usable = ranked
+    if shunned or attempt.failed:
+        usable = [peer for peer in ranked if peer == me or (peer not in shunned and peer not in attempt.failed)]
     position = usable.index(me)
     if attempt.waited >= patience(position, tuning):
         return Origin()
     above = [usable[place] for place in ancestors(position, tuning.fanout)]
-    holders = [peer for peer in usable if peer != me and peer in attempt.holders]
-    if holders:
-        return _ask_holder(me, piece, above, holders, attempt.busy, slow, tuning)
+    if attempt.holders:
+        holders = [peer for peer in usable if peer != me and peer in attempt.holders]
+        if holders:
+            return _ask_holder(me, piece, above, holders, attempt.busy, slow, tuning)
     if not above:
-        unknown = tuple(peer for peer in usable[1 : 1 + tuning.look] if peer not in attempt.looked)
-        return Look(unknown) if unknown else Origin()
+        return _before_the_origin(me, usable, attempt.looked, joined, tuning)
     # A slow peer would hold up everybody below it. The owner is asked all the same: nobody else has the piece.
     for peer in above:
         if peer not in attempt.busy and (peer not in slow or peer == above[-1]):
             return Ask(peer)
     return Wait(tuning.retry)
+
+
+def _before_the_origin(
+    me: PeerId, usable: Sequence[PeerId], looked: Set[PeerId], joined: Mapping[PeerId, int], tuning: SwarmTuning
+) -> Decision:
+    behind = usable[1:]
+    perhaps = (*behind[: tuning.look], *former_owners(behind, joined, joined.get(me, 0)))
+    unknown = tuple(dict.fromkeys(peer for peer in perhaps if peer not in looked))
+    return Look(unknown) if unknown else Origin()
 
 
 def patience(position: int, tuning: SwarmTuning) -> float:

@@ -48,11 +48,15 @@ class PeerAway(PeerError):
 
 
 class PeerBusy(PeerError):
-    """It asks to come again: it has no place, or not yet the piece. `progress`: bytes it has read from the origin so far."""
+    """It asks to come again: it has no place, or not yet the piece.
 
-    def __init__(self, message: str, progress: int = 0) -> None:
+    `progress`: bytes it has read from the origin so far. `held`: it kept us waiting for the piece, and may be asked at once.
+    """
+
+    def __init__(self, message: str, progress: int = 0, *, held: bool = False) -> None:
         super().__init__(message)
         self.progress = progress
+        self.held = held
 
 
 class PeerStranger(PeerError):
@@ -252,7 +256,8 @@ def _check_status(response: http.client.HTTPResponse, wanted: int) -> None:
             raise PeerLacks("it sent us to an address that is none")
         raise PeerSentElsewhere(host)
     if status == 503:
-        raise PeerBusy("it asks to come again", parse_count(response.headers.get(PROGRESS_HEADER)))
+        held = response.headers.get("Retry-After") == "0"
+        raise PeerBusy("it asks to come again", parse_count(response.headers.get(PROGRESS_HEADER)), held=held)
     if status == 403:
         raise PeerStranger("it does not know us as its peer")
     raise PeerLacks(f"it answered {status}")

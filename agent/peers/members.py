@@ -13,12 +13,16 @@ from agent.transfer.clock import Clock
 
 
 class PeerAddress(NamedTuple):
-    """Another agent, as the controller names it. `address` is host:port."""
+    """Another agent, as the controller names it. `address` is host:port.
+
+    `later`: when it began with the model, in a count of arrivals: below 0 before this agent, 0 with it, above 0 after it.
+    """
 
     node: str
     zone: str
     address: str
     complete: bool
+    later: int = 0
 
 
 class PeerProblem(NamedTuple):
@@ -34,6 +38,7 @@ class View(NamedTuple):
 
     generation: int
     addresses: Mapping[PeerId, str]
+    joined: Mapping[PeerId, int]
     complete: frozenset[PeerId]
     shunned: frozenset[PeerId]
     slow: frozenset[PeerId]
@@ -73,6 +78,7 @@ class Members:
             return View(
                 generation=self._generation,
                 addresses={node: peer.address for node, peer in self._peers.items()},
+                joined={node: peer.later for node, peer in self._peers.items()},
                 complete=frozenset(node for node, peer in self._peers.items() if peer.complete),
                 shunned=shunned(self._standings, self._clock.monotonic()),
                 slow=slow(self._standings),

@@ -12,7 +12,7 @@ agents with different views of who is there never wait for each other: both look
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from heapq import heappop, heappush
 from typing import NamedTuple, NewType
 
@@ -51,6 +51,21 @@ def rank(piece: PieceId, peers: Iterable[PeerId]) -> tuple[PeerId, ...]:
     """
     seed = f"{piece.content}\0{piece.number}\0".encode()
     return tuple(sorted(set(peers), key=lambda peer: (xxh3_128_digest(seed + peer.encode()), peer)))
+
+
+def former_owners(behind: Sequence[PeerId], joined: Mapping[PeerId, int], mine: int) -> Iterator[PeerId]:
+    """Those who owned a piece before the agent that owns it now had come, the latest first.
+
+    `behind`: the peers that rank after the present owner, in their order. `joined` says in which order the agents began
+    with the model (0 for those of whom it is not known), `mine` the same of the present owner. A peer was the owner at some
+    time only if nobody who ranks before it was there when it came; so of N peers these are about ln(N), and none at all
+    where everybody began at the same time.
+    """
+    first = mine
+    for peer in behind:
+        if joined.get(peer, 0) < first:
+            first = joined[peer]
+            yield peer
 
 
 def depth(position: int, fanout: int) -> int:

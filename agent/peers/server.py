@@ -216,12 +216,12 @@ class _Handler(BaseHTTPRequestHandler):
         if ask.last >= content.size or index != ask.last // content.piece_bytes:
             return self._refuse(416, f"not within one piece of {content.piece_bytes} bytes")
         piece = PieceId(ask.key, index)
-        for last in (False, True):
+        for held in (False, True):
             # In this order: a piece that is just being fetched again must not be said to come from where the next one does.
             via = content.via(index)
             digest = content.digest(index)
             have = Have.YES if digest is not None else Have.UNDER_WAY
-            answer = self.peers.uploads.decide(PeerId(node), piece, have, grant.nodes, last=last)
+            answer = self.peers.uploads.decide(PeerId(node), piece, have, grant.nodes, held=held)
             match answer:
                 case Serve():
                     assert digest is not None

@@ -8,12 +8,12 @@ piece is there. Trouble with peers ends here; only the origin's errors reach the
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from agent.peers import blame
-from agent.peers.asking import Ask, Attempt, Look, Origin, Wait, choose
+from agent.peers.asking import Ask, Look, Origin, Wait, choose
 from agent.peers.client import (
     PeerAway,
     PeerBusy,
@@ -24,6 +24,7 @@ from agent.peers.client import (
     PeerSentElsewhere,
     PeerStranger,
 )
+from agent.peers.errand import Errand
 from agent.peers.holdings import Arriving, Holdings
 from agent.peers.keys import ContentKey, key_of, keys_of
 from agent.peers.members import Members, PeerAddress, PeerProblem, View
@@ -76,16 +77,11 @@ class _File:
     """Peers could not help: everything comes from the origin now."""
 
 
-class _Errand:
-    """What is known about a piece while one worker tries to get it."""
+class _Fetch:
+    """A worker on its way to get one piece."""
 
-    def __init__(self, now: float, avoided: Iterable[str]) -> None:
-        self.failed = {PeerId(node) for node in avoided}
-        self.busy: dict[PeerId, float] = {}
-        self.refused: dict[PeerId, float] = {}
-        """Peers that have the piece, but not one that we take, and until when that is to be believed."""
-        self.progress: dict[PeerId, int] = {}
-        self.moved_at = now
+    def __init__(self, errand: Errand) -> None:
+        self.errand = errand
         self.from_peer = False
         """Whether what the sink has of the piece came from a peer, at least in part."""
 
@@ -231,10 +227,9 @@ class Swarm:
                 entry.arriving.came(index, ())
             return self._read_origin(file, sink, cancel)
         former = entry.bad.get(piece.number)
-        errand = _Errand(
-            self._clock.monotonic(), entry.avoided | (former.avoided if former is not None else frozenset())
-        )
-        while not self._step(entry, piece, sink, errand, cancel):
+        avoided = entry.avoided | (former.avoided if former is not None else frozenset())
+        fetch = _Fetch(Errand(self._clock.monotonic(), self._tuning, map(PeerId, avoided)))
+        while not self._step(entry, piece, sink, fetch, cancel):
             cancel.check()
         return None
 
@@ -245,7 +240,7 @@ class Swarm:
 
     # One step
 
-    def _step(self, entry: _File, piece: Piece, sink: Sink, errand: _Errand, cancel: CancelToken) -> bool:
+    def _step(self, entry: _File, piece: Piece, sink: Sink, fetch: _Fetch, cancel: CancelToken) -> bool:
         """Does what is right now for one piece; whether it is there then."""
         view = self._members.view()
         name = PieceId(entry.key, piece.number)
@@ -254,14 +249,15 @@ class Swarm:
             self._me,
             name,
             rank(name, [*view.addresses, self._me]),
-            self._attempt(entry, piece.number, view, errand, now),
+            fetch.errand.attempt(*self._bitmaps(entry, piece.number, view, now), now),
             self._mending_tuning if piece.number in entry.bad else self._tuning,
             shunned=view.shunned,
             slow=view.slow,
+            joined=view.joined,
         )
         match decision:
             case Ask(peer):
-                return self._ask(peer, view.addresses[peer], entry, piece, sink, errand, cancel)
+                return self._ask(peer, view.addresses[peer], entry, piece, sink, fetch, cancel)
             case Look(peers):
                 answered = [self._look(peer, view.addresses[peer], entry, cancel) for peer in peers]
                 if not all(answered):
@@ -271,9 +267,10 @@ class Swarm:
                 self._clock.wait(seconds, cancel)
                 return False
             case Origin():
-                return self._take_turn(entry, piece, sink, view, errand, cancel)
+                return self._take_turn(entry, piece, sink, view, fetch, cancel)
 
-    def _attempt(self, entry: _File, index: int, view: View, errand: _Errand, now: float) -> Attempt:
+    def _bitmaps(self, entry: _File, index: int, view: View, now: float) -> tuple[Set[PeerId], Set[PeerId]]:
+        """Who has a piece, and of whom that is known, as far as anybody has told lately."""
         holders, looked = set(view.complete), set(view.complete)
         with self._lock:
             for peer in view.addresses:
@@ -284,26 +281,21 @@ class Swarm:
                 fits = holding is not None and holding.piece_bytes == entry.arriving.partial.piece_bytes
                 if holding is not None and fits and (index in holding.pieces or index in holding.reading):
                     holders.add(peer)
-        return Attempt(
-            holders=holders - {peer for peer, until in errand.refused.items() if now < until},
-            looked=looked,
-            failed=frozenset(errand.failed),
-            busy=frozenset(peer for peer, until in errand.busy.items() if now < until),
-            waited=now - errand.moved_at,
-        )
+        return holders, looked
 
     def _ask(
-        self, peer: PeerId, address: str, entry: _File, piece: Piece, sink: Sink, errand: _Errand, cancel: CancelToken
+        self, peer: PeerId, address: str, entry: _File, piece: Piece, sink: Sink, fetch: _Fetch, cancel: CancelToken
     ) -> bool:
         """Asks a peer, and those that it sends us to."""
         for _ in range(self._tuning.redirects + 1):
+            asked_at = self._clock.monotonic()
             try:
-                self._receive(peer, address, entry, piece, sink, errand, cancel)
+                self._receive(peer, address, entry, piece, sink, fetch, cancel)
             except PeerSentElsewhere as elsewhere:
                 # Only to those that we know ourselves.
                 other = self._members.named(elsewhere.address)
-                errand.busy[peer] = self._clock.monotonic() + self._tuning.retry
-                if other is None or other in errand.failed or other in self._members.view().shunned:
+                fetch.errand.busy(peer, self._clock.monotonic())
+                if other is None or fetch.errand.excludes(other) or other in self._members.view().shunned:
                     return False
                 peer, address = other, elsewhere.address
             except PeerError as error:
@@ -311,14 +303,14 @@ class Swarm:
                     peer, address, entry, piece.number, error.digest, cancel
                 ):
                     error = PeerAway("it is just fetching the piece again itself")
-                self._note(peer, entry, errand, error)
+                self._note(peer, entry, fetch.errand, error, asked_at)
                 return False
             else:
                 return True
         return False
 
     def _receive(
-        self, peer: PeerId, address: str, entry: _File, piece: Piece, sink: Sink, errand: _Errand, cancel: CancelToken
+        self, peer: PeerId, address: str, entry: _File, piece: Piece, sink: Sink, fetch: _Fetch, cancel: CancelToken
     ) -> None:
         """Fills the sink from one peer. Raises PeerError."""
         began, position = self._clock.monotonic(), sink.position
@@ -333,7 +325,8 @@ class Swarm:
             return False
 
         def count(number: int) -> None:
-            errand.moved_at, errand.from_peer = self._clock.monotonic(), True
+            fetch.errand.moved(self._clock.monotonic())
+            fetch.from_peer = True
             with self._lock:
                 self._peer_bytes += number
 
@@ -354,30 +347,26 @@ class Swarm:
             return False
         return holding.digests.get(index) == digest
 
-    def _note(self, peer: PeerId, entry: _File, errand: _Errand, error: PeerError) -> None:
-        """Remembers what went wrong with a peer."""
+    def _note(self, peer: PeerId, entry: _File, errand: Errand, error: PeerError, asked_at: float) -> None:
+        """Remembers what went wrong with a peer that was asked at `asked_at`."""
         now = self._clock.monotonic()
         match error:
             case PeerBusy():
-                errand.busy[peer] = now + self._tuning.retry
-                if error.progress > errand.progress.get(peer, 0):
-                    # It is at work on what comes before our piece.
-                    errand.progress[peer] = error.progress
-                    errand.moved_at = now
+                errand.busy(peer, now, asked_at=asked_at if error.held else None, progress=error.progress)
             case PeerRefused():
-                errand.busy[peer] = errand.refused[peer] = now + self._tuning.retry
+                errand.refused(peer, now)
             case PeerStranger():
-                errand.busy[peer] = now + self._tuning.retry
+                errand.busy(peer, now)
             case PeerLied():
-                errand.failed.add(peer)
+                errand.failed(peer)
                 self._members.has_lied(peer, f"{entry.file.path}: {error}.")
             case PeerAway():
-                errand.failed.add(peer)
+                errand.failed(peer)
                 self._members.is_away(peer)
             case _ if now - self._began < GRACE_SECONDS:
-                errand.busy[peer] = now + self._tuning.retry
+                errand.busy(peer, now)
             case _:
-                errand.failed.add(peer)
+                errand.failed(peer)
 
     def _look(self, peer: PeerId, address: str, entry: _File, cancel: CancelToken) -> bool:
         """Asks a peer which pieces of the file it has; False when it should be asked again soon."""
@@ -398,17 +387,17 @@ class Swarm:
         return True
 
     def _take_turn(
-        self, entry: _File, piece: Piece, sink: Sink, view: View, errand: _Errand, cancel: CancelToken
+        self, entry: _File, piece: Piece, sink: Sink, view: View, fetch: _Fetch, cancel: CancelToken
     ) -> bool:
         """Reads a piece from the origin, unless somebody came or went while it waited for its turn."""
-        limit = turns(len(view.addresses) + 1, self._connections)
+        limit = turns(len(view.addresses) + 1, self._connections, self._tuning)
         with entry.arriving.reads(piece.number), self._turns.turn(limit, cancel):
             if self._members.view().generation != view.generation:
                 return False
-            if errand.from_peer:
+            if fetch.from_peer:
                 # The digest of the whole piece would vouch for it, and the origin gives none: a peer's half might be wrong.
                 sink.restart()
-                errand.from_peer = False
+                fetch.from_peer = False
             entry.arriving.came(piece.number, ())
             self._read_origin(entry.file, sink, cancel)
         return True

@@ -18,6 +18,8 @@ class SwarmTuning:
     """How many pieces later in the walk each level of the tree asks than the one above it."""
     workers: int = 16
     """Pieces that an agent has under way at once, most of them waiting at their parents."""
+    readers: int = 8
+    """Connections of the whole swarm with which an origin gives what it can."""
     look: int = 4
     """An owner asks so many of the peers that rank next after it what they have, before it reads the origin."""
     look_seconds: float = 10.0

@@ -10,15 +10,13 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from agent.peers.tuning import SwarmTuning
 from agent.transfer.cancel import CancelToken
 
-ENOUGH = 8
-"""Connections of the whole swarm with which an origin gives what it can."""
 
-
-def turns(agents: int, connections: int) -> int:
+def turns(agents: int, connections: int, tuning: SwarmTuning) -> int:
     """How many pieces each of `agents` reads at a time, when alone it would read `connections`."""
-    return max(1, min(connections, -(-ENOUGH // agents)))
+    return max(1, min(connections, -(-tuning.readers // agents)))
 
 
 class Turns:

@@ -37,10 +37,10 @@ class Uploads:
         self._ready = 0
         self._served: OrderedDict[PieceId, _Served] = OrderedDict()
 
-    def decide(self, asker: PeerId, piece: PieceId, have: Have, known: Container[str], *, last: bool) -> Answer:
+    def decide(self, asker: PeerId, piece: PieceId, have: Have, known: Container[str], *, held: bool) -> Answer:
         """The answer. Serve takes a place, to be given back by `finished`; Hold one in the queue, for `waited`.
 
-        Only peers in `known` are named to the asker. `last`: it has been held already, and will not be once more.
+        Only peers in `known` are named to the asker. `held`: it has been held already, and will not be once more.
         """
         with self._changed:
             served = self._served.get(piece, _Served())
@@ -48,10 +48,11 @@ class Uploads:
                 asker,
                 have,
                 uploads=self._active,
-                queued=self._tuning.queue if last else self._queued,
-                ready=self._tuning.ready if last else self._ready,
+                queued=self._queued,
+                ready=self._ready,
                 served=[peer for peer in served.peers if peer in known],
                 turn=served.turn,
+                held=held,
                 tuning=self._tuning,
             )
             match answer:

@@ -6,7 +6,8 @@
         307   Location: another agent that has the piece; this one has its hands full
         400   not a digest and a range     403   not for this node     404   neither here nor on its way
         416   beyond the end, or across pieces
-        503   not yet, or too busy: Retry-After, and in X-Origin-Bytes how much was read from the origin: it is at work
+        503   not yet, or too busy: Retry-After (0: it is under way, ask again), and in X-Origin-Bytes how much was read from
+              the origin: it is at work
     GET /v1/blobs/<key>/pieces     which pieces are here: {"size", "piece_bytes", "complete", "bitmap", "reading", "digests"}
 
 `complete` means: checked with the digest of the whole. `bitmap` is hex, piece 0 in the highest bit of the first byte;

@@ -532,6 +532,7 @@ class DesiredModel(_message.Message):
     ATTEMPT_FIELD_NUMBER: _builtins.int
     PEERS_FIELD_NUMBER: _builtins.int
     KEEP_PEERS_FIELD_NUMBER: _builtins.int
+    JOINED_FIELD_NUMBER: _builtins.int
     ADAPTER_FIELD_NUMBER: _builtins.int
     manifest_digest: _builtins.str
     """Empty: keep whatever the node has of this model, the controller does not know yet what it should be."""
@@ -543,6 +544,8 @@ class DesiredModel(_message.Message):
     """Changes when the user asks for a failed model to be tried again."""
     keep_peers: _builtins.bool
     """The controller has not heard from all agents of the model since it started: peers that are known from before stay."""
+    joined: _builtins.int
+    """When this agent began with the model, to be compared with `joined` of its peers."""
     @_builtins.property
     def model(self) -> Global___ModelKey: ...
     @_builtins.property
@@ -570,11 +573,12 @@ class DesiredModel(_message.Message):
         attempt: _builtins.str = ...,
         peers: _abc.Iterable[Global___Peer] | None = ...,
         keep_peers: _builtins.bool = ...,
+        joined: _builtins.int = ...,
         adapter: Global___Adapter | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "credential", b"credential", "model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "attempt", b"attempt", "credential", b"credential", "hub_ref", b"hub_ref", "keep_peers", b"keep_peers", "manifest_digest", b"manifest_digest", "model", b"model", "peers", b"peers", "tree_digest", b"tree_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "attempt", b"attempt", "credential", b"credential", "hub_ref", b"hub_ref", "joined", b"joined", "keep_peers", b"keep_peers", "manifest_digest", b"manifest_digest", "model", b"model", "peers", b"peers", "tree_digest", b"tree_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -582,7 +586,7 @@ Global___DesiredModel: _TypeAlias = DesiredModel  # noqa: Y015
 
 @_typing.final
 class Peer(_message.Message):
-    """Another agent of the same model. `complete`: it has reported the same manifest as verified."""
+    """Another agent of the same model, in the same zone. `complete`: it has reported the same manifest as verified."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -590,10 +594,13 @@ class Peer(_message.Message):
     ZONE_FIELD_NUMBER: _builtins.int
     ADDRESS_FIELD_NUMBER: _builtins.int
     COMPLETE_FIELD_NUMBER: _builtins.int
+    JOINED_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     zone: _builtins.str
     address: _builtins.str
     complete: _builtins.bool
+    joined: _builtins.int
+    """Agents with a higher number began with the model later than those with a lower one. All that begin together have the same."""
     def __init__(
         self,
         *,
@@ -601,10 +608,11 @@ class Peer(_message.Message):
         zone: _builtins.str = ...,
         address: _builtins.str = ...,
         complete: _builtins.bool = ...,
+        joined: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "complete", b"complete", "node", b"node", "zone", b"zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "complete", b"complete", "joined", b"joined", "node", b"node", "zone", b"zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -17,10 +17,13 @@ import os
 import shutil
 import stat
 import uuid
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
 COPY_CHUNK = 1 << 20
+_SYNCS = 8
+"""At a time; more do not make the disk faster."""
 
 
 def fsync_directory(path: Path) -> None:
@@ -28,6 +31,28 @@ def fsync_directory(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_all(paths: Collection[Path]) -> None:
+    """Makes files and directories durable, several at a time: a journaling file system commits those together.
+
+    Raises OSError, with the path, for one that cannot be synced.
+    """
+    if not paths:
+        return
+    with ThreadPoolExecutor(min(len(paths), _SYNCS), thread_name_prefix="sync") as pool:
+        list(pool.map(_sync, paths))
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        error.filename = str(path)
+        raise
     finally:
         os.close(descriptor)
 
@@ -135,9 +160,8 @@ def link_tree(files: Iterable[tuple[str, Path]], target: Path) -> None:
                     directory.chmod(0o755)
                     directories.add(directory)
             link_or_copy(source, path)
-        for directory in directories:
-            # Crash after `target` is renamed into place: a published directory must not lack names.
-            fsync_directory(directory)
+        # Crash after `target` is renamed into place: a published directory must not lack names.
+        sync_all(directories)
     except BaseException:
         remove_tree(target)
         raise

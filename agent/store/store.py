@@ -26,6 +26,7 @@ from agent.store.durable import (
     remove_empty_parents,
     remove_tree,
     replace_symlink,
+    sync_all,
     write_file,
 )
 from agent.store.errors import (
@@ -154,8 +155,6 @@ class Store:
                 descriptor = os.open(blob.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
                 try:
                     os.fchmod(descriptor, 0o444)
-                    # Crash after the rename below: what has a digest for a name must have its content.
-                    os.fsync(descriptor)
                     found = os.fstat(descriptor)
                 finally:
                     os.close(descriptor)
@@ -164,6 +163,9 @@ class Store:
                     f"{blob.path} has {found.st_size} bytes, {blob.size} were written: somebody changed it"
                 )
             rows[blob.sha256] = BlobRow(blob.sha256, found.st_size, found.st_mtime_ns, found.st_ino, self._clock())
+        with io_errors("sync", self.paths.partial):
+            # Crash after the renames below: what has a digest for a name must have its content.
+            sync_all([blob.path for blob in new])
         with self._tree:
             with io_errors("create directories in", self.paths.blobs):
                 fans = {self.paths.blob(blob.sha256).parent for blob in new}
@@ -176,10 +178,9 @@ class Store:
                         rows.pop(blob.sha256, None)
                     else:
                         blob.path.rename(self.paths.blob(blob.sha256))
-            for directory in fans:
-                with io_errors("sync", directory):
-                    # Crash after the index says that the blob is here: its name has to be on disk as well.
-                    fsync_directory(directory)
+            with io_errors("sync", self.paths.blobs):
+                # Crash after the index says that a blob is here: its name has to be on disk as well.
+                sync_all(fans)
             self._index.add_blobs(rows.values())
             self._index.set_pieces((b.sha256, b.piece_bytes, b.piece_digests) for b in new if b.piece_digests)
             self._index.set_aliases((alias, blob.sha256) for blob in new for alias in blob.aliases)

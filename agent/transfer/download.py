@@ -10,6 +10,7 @@ Whatever ends a download, what has arrived stays: partials are taken over by the
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
 import random
 import threading
@@ -38,6 +39,9 @@ from agent.transfer.space import SpaceLedger, on_disk
 from modelcache.manifest import Manifest
 from modelcache.sources.errors import SourceError
 
+_NICE = 5
+"""Added to the nice value of threads that fetch (setpriority(2): on Linux it is an attribute of the thread)."""
+
 
 @dataclass(frozen=True)
 class Shared:
@@ -52,6 +56,7 @@ class Shared:
     rng: random.Random
     boot: bytes
     piece_bytes: int
+    sync_seconds: float
     backoff_base: float
     backoff_cap: float
 
@@ -214,6 +219,7 @@ class Download:
 
     def _begin(self, item: Item) -> None:
         """Puts an item that is prepared into the plan. From here on other threads work with it."""
+        item.synced_at = self._shared.clock.monotonic()
         partial = self._partial(item)
         missing = partial.missing()
         self._meter.received(partial.finished_bytes(), fetched=False)
@@ -278,11 +284,15 @@ class Download:
     def _do(self, chores: list[_Chore], stack: contextlib.ExitStack) -> None:
         commits = {chore.item.key: chore for chore in chores if isinstance(chore, _Commit)}
         flushes = {chore.item.key: chore.item for chore in chores if isinstance(chore, _Flush)}
+        clock = self._shared.clock
         for key, item in flushes.items():
             partial = item.partial  # once: a hash thread may just be discarding it
-            if key not in commits and partial is not None:  # committing syncs the file anyway
+            if key in commits or partial is None:
+                continue  # committing syncs the file anyway
+            if clock.monotonic() - item.synced_at >= self._shared.sync_seconds:
                 with io_errors("sync", partial.data):
                     partial.flush()
+                item.synced_at = clock.monotonic()
         self._commit(list(commits.values()))
         for chore in chores:
             if isinstance(chore, _Reconsider) and not self._is_here(chore.item) and self._claim(chore.item):
@@ -317,6 +327,8 @@ class Download:
 
     def _work(self) -> None:
         """A worker thread."""
+        # sha256 of one file cannot be spread over cores: with fewer cores than threads, it has to come first.
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, 0) + _NICE)
         items = {item.key: item for item in self._items}
         try:
             while (work := self._plan.next(self._cancel)) is not None:

@@ -52,6 +52,10 @@ class TransferSettings:
     connect_seconds: float = 10.0
     stall_seconds: float = 30.0
     """A connection from which nothing came for so long is replaced."""
+    sync_seconds: float = 5.0
+    """How long finished pieces may wait for `fdatasync`, from the end of the one before: what a power failure may cost.
+    While a file is synced its writers wait, and a file that is complete sooner is synced only once, when it is
+    committed. A killed process loses nothing by it (see `agent.transfer.journal`)."""
     backoff_base: float = 1.0
     backoff_cap: float = 60.0
     """Seconds: the first wait is up to `base`, then up to twice as long each time, never longer than `cap`."""
@@ -103,6 +107,7 @@ class Downloader:
             rng=rng,
             boot=boot_id(),
             piece_bytes=settings.piece_bytes,
+            sync_seconds=settings.sync_seconds,
             backoff_base=settings.backoff_base,
             backoff_cap=settings.backoff_cap,
         )

@@ -27,6 +27,8 @@ class Item:
     follower: Follower | None = None
     claimed: bool = False
     fetched_again: bool = False
+    synced_at: float = 0.0
+    """When its finished pieces were last made durable, or when it was begun: seconds of the monotonic clock."""
 
 
 def itemize(manifest: Manifest, piece_bytes: int) -> list[Item]:

@@ -8,9 +8,9 @@ possible without an `fsync` for each piece:
     DURABLE   appended only after `fdatasync` of the data, and synced itself. Holds after a power failure too.
 
 So WRITTEN is appended at once, without any sync, when a piece is complete: `kill -9` costs at most the pieces that
-were arriving. DURABLE follows in groups: one thread syncs the data again and again while there is something to sync,
-and whatever was completed during one sync is covered by the next (group commit). The disk is then always busy, no
-timer has to be chosen, and the last sync, before the file is published, is short.
+were arriving. DURABLE follows in groups, a few seconds apart: whatever was completed during one sync is covered by the
+next (group commit). Not without a pause: the kernel writes back by itself, and writers of a file wait while it is synced,
+so that syncing again and again makes the whole download as slow as the disk.
 
 Every claim carries the xxh3-128 of its piece. On resume the pieces are read once anyway (for the sha256 of the file) and
 compared with it, so even a disk that lied about `fdatasync` costs a piece, not a model.

@@ -159,6 +159,8 @@ class PartialFile:
 
     def finish(self, index: int, digest: bytes) -> None:
         """All bytes of a piece are written; `digest` is the xxh3-128 of them."""
+        piece = self.piece(index)
+        start_writeback(self._descriptor, piece.start, piece.end - piece.start)
         claim = Claim(Strength.WRITTEN, digest)
         with self._lock:
             self._claims[index] = claim
@@ -200,4 +202,16 @@ def allocate(descriptor: int, size: int) -> None:
     os.ftruncate(descriptor, size)
 
 
+def start_writeback(descriptor: int, offset: int, count: int) -> None:
+    """Lets the kernel begin to write these bytes to the disk, without waiting for it.
+
+    By itself it would begin when 10 % of the memory are dirty or after 30 s, and the sync before a blob is committed would
+    find everything still to do: a third of the time that a file of 2 GiB takes. Advice: an error (a file system
+    that cannot do it) changes nothing, since durability only ever comes from fsync.
+    """
+    _LIBC.sync_file_range(descriptor, ctypes.c_int64(offset), ctypes.c_int64(count), _SYNC_FILE_RANGE_WRITE)
+
+
+_SYNC_FILE_RANGE_WRITE = 2
+"""sync_file_range(2), <linux/fs.h>."""
 _LIBC = ctypes.CDLL(None, use_errno=True)

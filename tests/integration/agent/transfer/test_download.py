@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -189,3 +190,26 @@ def test_no_file_stays_open(fetching: Make, origin: Origin) -> None:
     # The other of the two connections that are kept alive, on both sides.
     assert len(os.listdir("/proc/self/fd")) <= before + 2
     assert {seen.path for seen in origin.seen} >= {f"/{number}" for number in range(10)}
+
+
+@pytest.mark.parametrize(("seconds", "early"), [(0.0, True), (3600.0, False)])
+def test_pieces_become_durable_at_most_so_often(
+    fetching: Make, monkeypatch: pytest.MonkeyPatch, seconds: float, early: bool
+) -> None:
+    engine = fetching(connections=1, sync_seconds=seconds)
+    manifest = engine.serve(("model.bin", content(4 * PIECE)))
+    synced = threading.Event()
+
+    def spy(descriptor: int) -> None:
+        if os.readlink(f"/proc/self/fd/{descriptor}").endswith("/data"):
+            synced.set()
+
+    def last_piece_waits(request: Request, data: bytes) -> None:
+        if early and f"bytes={3 * PIECE}-" in request.headers.get("Range", ""):
+            assert synced.wait(60)
+        request.serve(data)
+
+    monkeypatch.setattr(os, "fdatasync", spy)
+    engine.origin.always = {"/model.bin": last_piece_waits}
+    engine.fetch(manifest)
+    assert synced.is_set() == early

@@ -132,3 +132,25 @@ def test_empty_parents_go_as_far_as_they_are_empty(tmp_path: Path) -> None:
     assert os.listdir(tmp_path / "a") == ["other"]
     durable.remove_empty_parents(tmp_path / "a" / "gone", tmp_path)
     assert os.listdir(tmp_path / "a") == ["other"]
+
+
+def test_everything_is_synced_and_what_cannot_be_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [tmp_path / "a", tmp_path / "b", tmp_path / "directory"]
+    paths[0].write_bytes(b"a")
+    paths[1].write_bytes(b"b")
+    paths[2].mkdir()
+    synced: set[str] = set()
+
+    def spy(descriptor: int) -> None:
+        name = os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}"))
+        if name == "broken":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        synced.add(name)
+
+    monkeypatch.setattr(os, "fsync", spy)
+    durable.sync_all(paths)
+    assert synced == {"a", "b", "directory"}
+    durable.sync_all([])
+    (tmp_path / "broken").write_bytes(b"c")
+    with pytest.raises(OSError, match="broken"):
+        durable.sync_all([*paths, tmp_path / "broken"])

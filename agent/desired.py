@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple
 
-from agent.peers.identity import is_node_name
 from agent.peers.members import PeerAddress
 from modelcache.kube.resources import ObjectKey
 from modelcache.rpc.address import is_address
@@ -23,6 +22,7 @@ from modelcache.rpc.modelcache_pb2 import DesiredModel, DesiredState
 from modelcache.sources.base import Credential
 from modelcache.sources.errors import InvalidURI
 from modelcache.sources.uri import check_revision
+from modelcache.tls.identity import is_node_name
 
 HEARTBEAT_SECONDS = 10.0
 """Between two reports while nothing happens, until a desired state says otherwise."""

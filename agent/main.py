@@ -179,7 +179,7 @@ async def _serve(
         rng=rng,
         on_change=labels_changed,
     )
-    exchange = _open_exchange(settings, store, downloader, lambda: labels.zone)
+    exchange = _open_exchange(settings, store, downloader, lambda: labels.zone, wallet)
     peer_address = str(exchange.address) if exchange is not None else ""
 
     def connect_to(address: Address) -> aio.Channel:
@@ -247,7 +247,7 @@ def _enrolment(settings: Settings, wallet: Wallet, clock: Clock, rng: Random) ->
 
 
 def _open_exchange(
-    settings: Settings, store: Store, downloader: Downloader, zone: Callable[[], str]
+    settings: Settings, store: Store, downloader: Downloader, zone: Callable[[], str], wallet: Wallet | None
 ) -> PeerExchange | None:
     """Listens for other agents; None when that is switched off. Raises SettingsError when the address cannot be had."""
     if not settings.peer_listen:
@@ -263,6 +263,7 @@ def _open_exchange(
             connections=settings.connections,
             zone=zone,
             tuning=replace(DEFAULT_TUNING, uploads=settings.peer_uploads),
+            wallet=wallet,
         )
     except OSError as error:
         raise wrong("peer_listen", f"is {settings.peer_listen}, which cannot be had: {error.strerror}") from error

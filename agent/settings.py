@@ -127,7 +127,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             address = parse_address(self.peer_listen, any_port=True)
         except AddressError as error:
             raise wrong("peer_listen", str(error)) from error
-        if not address.is_loopback:
+        if self.insecure and not address.is_loopback:
             raise wrong(
                 "insecure",
                 f"would show the models to everybody who reaches {self.peer_listen}, so it is allowed on loopback only; use "

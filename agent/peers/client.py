@@ -31,6 +31,7 @@ from agent.transfer.limiter import TokenBucket
 from agent.transfer.pieces import Piece
 from agent.transfer.source import PieceMismatch, Sink
 from modelcache.sources.errors import SourceError
+from modelcache.tls.wallet import NoCredentials, Wallet
 
 CONNECT_SECONDS = 3.0
 """Peers are near. One that takes longer is as good as dead."""
@@ -97,22 +98,29 @@ class Received(NamedTuple):
 class PeerClient:
     """One for each agent. Thread-safe."""
 
-    def __init__(self, node: str, limiter: TokenBucket, clock: Clock) -> None:
-        """`limiter` is paid for everything that is received."""
+    def __init__(self, node: str, limiter: TokenBucket, clock: Clock, wallet: Wallet | None = None) -> None:
+        """`limiter` is paid for everything that is received. `wallet` None: no TLS."""
+        self._scheme = "http" if wallet is None else "https"
         self._headers = {**own_headers(node), "accept-encoding": "identity"}
         self._limiter = limiter
-        self._connections = ConnectionPool({}, clock, idle_limit=4, connect_seconds=CONNECT_SECONDS)
+        self._connections = ConnectionPool(
+            {},
+            clock,
+            idle_limit=4,
+            connect_seconds=CONNECT_SECONDS,
+            tls=(lambda: wallet.current.client_context()) if wallet is not None else None,
+        )
 
     def close(self) -> None:
         """Closes idle connections."""
         self._connections.close()
 
     def holding(
-        self, address: str, key: ContentKey, size: int, cancel: CancelToken, *, digests: bool = False
+        self, node: str, address: str, key: ContentKey, size: int, cancel: CancelToken, *, digests: bool = False
     ) -> Holding:
-        """Which pieces a peer has. Raises PeerError, Cancelled."""
+        """Which pieces the agent of `node` has, at `address`. Raises PeerError, Cancelled."""
         target = f"{PREFIX}{key}/pieces" + ("?digests" if digests else "")
-        with _Exchange(self, address, target, {}, cancel) as response:
+        with _Exchange(self, node, address, target, {}, cancel) as response:
             _check_status(response, 200)
             data = response.read(MAX_ANSWER_BYTES)
         holding = decode_holding(data, size)
@@ -122,6 +130,7 @@ class PeerClient:
 
     def fetch(
         self,
+        node: str,
         address: str,
         key: ContentKey,
         size: int,
@@ -132,14 +141,14 @@ class PeerClient:
         refuse: Callable[[bytes, Sequence[str]], bool] = lambda digest, via: False,
         count: Callable[[int], None] = lambda count: None,
     ) -> Received:
-        """Fills `sink`, from its position to the end of `piece`, with what a peer has of `key`.
+        """Fills `sink`, from its position to the end of `piece`, with what the agent of `node` has of `key`.
 
         `refuse(digest, via)` may turn a piece down before it is read. `count` is told about every byte. Raises PeerError,
         Cancelled, and what the sink raises; what the sink got before stays there, unless the piece turned out to be wrong.
         """
         whole = sink.position == piece.start
         headers = {"range": f"bytes={sink.position}-{piece.end - 1}"}
-        with _Exchange(self, address, f"{PREFIX}{key}", headers, cancel) as response:
+        with _Exchange(self, node, address, f"{PREFIX}{key}", headers, cancel) as response:
             _check_status(response, 206)
             digest = parse_digest(response.headers.get(DIGEST_HEADER))
             expected = f"bytes {sink.position}-{piece.end - 1}/{size}"
@@ -174,8 +183,10 @@ class _Exchange:
     """A request on a pooled connection; the connection is kept when the answer was read to its end."""
 
     def __init__(
-        self, client: PeerClient, address: str, target: str, headers: dict[str, str], cancel: CancelToken
+        self, client: PeerClient, node: str, address: str, target: str, headers: dict[str, str], cancel: CancelToken
     ) -> None:
+        self._scheme = client._scheme
+        self._node = node
         self._pool = client._connections
         self._headers = {**client._headers, **headers}
         self._address = address
@@ -186,7 +197,7 @@ class _Exchange:
 
     def __enter__(self) -> http.client.HTTPResponse:
         try:
-            origin, _ = split_url(f"http://{self._address}/")
+            origin, _ = split_url(f"{self._scheme}://{self._address}/")
         except SourceError as error:
             raise PeerLacks("its address makes no sense") from error
         self._registration = self._cancel.on_cancel(self._abort)
@@ -198,7 +209,7 @@ class _Exchange:
             if self._connection is not None:
                 self._connection.close()
             self._cancel.check()
-            if isinstance(error, OSError | http.client.HTTPException):
+            if isinstance(error, OSError | http.client.HTTPException | NoCredentials):
                 raise PeerAway(_reason(error)) from error
             raise
 
@@ -230,6 +241,8 @@ class _Exchange:
             try:
                 connection.connect(STALL_SECONDS)
                 self._cancel.check()
+                if self._scheme == "https" and connection.certified_node() != self._node:
+                    raise PeerAway("another one answers at its address")
                 self._response = connection.get(self._target, self._headers)
             except (OSError, http.client.HTTPException) as error:
                 connection.close()
@@ -251,8 +264,8 @@ def _check_status(response: http.client.HTTPResponse, wanted: int) -> None:
         return
     if status == 307:
         location = response.headers.get("Location", "")
-        host = location.removeprefix("http://").partition("/")[0]
-        if not location.startswith("http://") or not host:
+        host = location.removeprefix("//").partition("/")[0]
+        if not location.startswith("//") or not host:
             raise PeerLacks("it sent us to an address that is none")
         raise PeerSentElsewhere(host)
     if status == 503:

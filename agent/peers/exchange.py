@@ -16,6 +16,7 @@ from agent.transfer.clock import Clock, SystemClock
 from agent.transfer.limiter import TokenBucket
 from modelcache.kube.resources import ObjectKey
 from modelcache.rpc.address import Address
+from modelcache.tls.wallet import Wallet
 
 
 class PeerExchange:
@@ -33,11 +34,13 @@ class PeerExchange:
         zone: Callable[[], str] = str,
         tuning: SwarmTuning = DEFAULT_TUNING,
         clock: Clock = SystemClock(),  # noqa: B008 -- stateless
+        wallet: Wallet | None = None,
     ) -> None:
-        """`bandwidth` is that of the node in one direction, bytes/s: a link sends as much as it receives, at the same time.
+        """`wallet` None: no TLS. Raises OSError when the address cannot be had.
 
-        So what comes in from peers is paid for together with what comes from origins (`download_limit`), and what goes
-        out has a bucket of its own. Raises OSError when the address cannot be had.
+        `bandwidth` is that of the node in one direction, bytes/s: a link sends as much as it receives, at the same time. So
+        what comes in from peers is paid for together with what comes from origins (`download_limit`), and what goes out has a
+        bucket of its own.
         """
         self.node = node
         self.holdings = Holdings(store)
@@ -46,9 +49,16 @@ class PeerExchange:
         self._connections = connections
         self._zone = zone
         self._tuning = tuning
-        self.client = PeerClient(node, download_limit, clock)
+        self.client = PeerClient(node, download_limit, clock, wallet)
         self.server = PeerServer(
-            node, listen.host, listen.port, self.holdings, self.access, TokenBucket(bandwidth, clock), tuning
+            node,
+            listen.host,
+            listen.port,
+            self.holdings,
+            self.access,
+            TokenBucket(bandwidth, clock),
+            tuning,
+            wallet=wallet,
         )
         self.address = Address(listen.host, self.server.port)
         """Where others find this agent."""

@@ -6,19 +6,23 @@ TLS the name comes from the certificate, and from nothing else.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
+from agent.peers.listener import Certified
 from agent.peers.wire import NODE_HEADER
+from modelcache.tls.identity import is_node_name
 
-_NODE_NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
-_NODE_NAME_MAX = 253
 MAX_VIA = 16
 """Nodes that a piece may have gone through; trees of a thousand agents are seven deep."""
 
 
-def peer_node(headers: Mapping[str, str]) -> str | None:
-    """The node whose agent sent a request with these headers; None when it does not say so."""
+def peer_node(certified: Certified | None, headers: Mapping[str, str]) -> str | None:
+    """The node whose agent sent a request with these headers; None when it does not say so.
+
+    `certified` is what the connection has shown, None only without TLS.
+    """
+    if certified is not None:
+        return certified.node
     name = headers.get(NODE_HEADER, "")
     return name if is_node_name(name) else None
 
@@ -32,8 +36,3 @@ def parse_via(text: str | None) -> tuple[str, ...]:
     """The nodes that a piece went through, as its sender says; empty when that makes no sense."""
     names = tuple((text or "").split(","))
     return names if len(names) <= MAX_VIA and all(map(is_node_name, names)) else ()
-
-
-def is_node_name(name: str) -> bool:
-    """Whether a Node may be called so."""
-    return len(name) <= _NODE_NAME_MAX and _NODE_NAME.fullmatch(name) is not None

@@ -1,5 +1,8 @@
 """Serves content to other agents: threads, blocking sockets, and `sendfile` from the page cache (see `agent.peers.wire`).
 
+With TLS there is no `sendfile`: pieces go through a buffer of SEND_BYTES, which gives half of the speed of the plain socket,
+more than a link of 10 Gbit/s, for each connection. (`SSLSocket.sendfile` would send 8 KiB at a time.)
+
 `benchmarks/data_plane.py` compares this with its alternatives. A thread costs some 100 KiB of memory and nothing while it
 waits, and there are few: connections are capped, and so are the uploads among them. A request for a piece that is still
 arriving waits here, so that the asker need not poll and gets it at the first possible moment.
@@ -11,24 +14,24 @@ never read, a connection that is silent or takes bytes too slowly is closed.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 import os
-import socket
+import ssl
 import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from types import MappingProxyType
-from typing import Any, cast
+from typing import Any
 
 from agent.peers.access import Access, Grant
 from agent.peers.admission import Absent, Busy, Have, Hold, Redirect, Serve
 from agent.peers.holdings import Content, Holdings
 from agent.peers.identity import peer_node
 from agent.peers.keys import ContentKey
+from agent.peers.listener import Listener
 from agent.peers.ranking import PeerId, PieceId
 from agent.peers.tuning import DEFAULT_TUNING, SwarmTuning
 from agent.peers.uploads import Uploads
@@ -47,6 +50,7 @@ from agent.transfer.cancel import CancelToken
 from agent.transfer.errors import Cancelled
 from agent.transfer.limiter import TokenBucket
 from agent.transfer.pieces import piece_at
+from modelcache.tls.wallet import Wallet
 
 _log = logging.getLogger(__name__)
 
@@ -79,8 +83,12 @@ class PeerServer:
         limiter: TokenBucket,
         tuning: SwarmTuning = DEFAULT_TUNING,
         settings: ServerSettings = ServerSettings(),
+        wallet: Wallet | None = None,
     ) -> None:
-        """Raises OSError when the address cannot be had. `limiter` is paid for everything that is sent."""
+        """Raises OSError when the address cannot be had. `limiter` is paid for everything that is sent.
+
+        `wallet` None: no TLS, and everybody is believed who he says that he is.
+        """
         self.node = node
         self.holdings = holdings
         self.access = access
@@ -89,65 +97,27 @@ class PeerServer:
         self.tuning = tuning
         self.uploads = Uploads(tuning)
         self.closing = CancelToken()
-        self._listener = _Listener((host, port), self)
+        self.listener = Listener(
+            (host, port), lambda *connection: _Handler(self, *connection), wallet, settings.connections
+        )
         self._thread = threading.Thread(
-            target=self._listener.serve_forever, args=(0.1,), name="peer server", daemon=True
+            target=self.listener.serve_forever, args=(0.1,), name="peer server", daemon=True
         )
         self._thread.start()
 
     @property
     def port(self) -> int:
         """The one it got."""
-        return int(self._listener.server_address[1])
+        return int(self.listener.server_address[1])
 
     def close(self) -> None:
         """Stops listening and breaks all connections."""
         self.closing.cancel()
         self.holdings.close()
-        self._listener.shutdown()
-        self._listener.server_close()
-        self._listener.close_connections()
+        self.listener.shutdown()
+        self.listener.server_close()
+        self.listener.close_connections()
         self._thread.join()
-
-
-class _Listener(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-    request_queue_size = 128
-    allow_reuse_address = True
-
-    def __init__(self, address: tuple[str, int], server: PeerServer) -> None:
-        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-        self.peers = server
-        self._lock = threading.Lock()
-        self._connections: set[socket.socket] = set()
-        super().__init__(address, _Handler)
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        with self._lock:
-            full = len(self._connections) >= self.peers.settings.connections
-            if not full:
-                self._connections.add(request)
-        if full:
-            # Closed without an answer: writing one could block the thread that accepts connections.
-            self.shutdown_request(request)
-            return
-        super().process_request(request, client_address)
-
-    def shutdown_request(self, request: Any) -> None:
-        with self._lock:
-            self._connections.discard(request)
-        super().shutdown_request(request)
-
-    def close_connections(self) -> None:
-        with self._lock:
-            connections = list(self._connections)
-        for connection in connections:
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        _log.warning("a request of %s failed", client_address[0], exc_info=True)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -158,9 +128,13 @@ class _Handler(BaseHTTPRequestHandler):
     wbufsize = -1
     """Buffered: the head of an answer goes out in one segment, flushed before the body."""
 
+    def __init__(self, peers: PeerServer, *connection: Any) -> None:
+        self.peers = peers
+        super().__init__(*connection)
+
     def setup(self) -> None:
-        self.peers = cast(_Listener, self.server).peers
         super().setup()
+        self.certified = self.peers.listener.certified(self.connection)
         self.connection.settimeout(self.peers.settings.idle_seconds)
 
     def log_message(self, format: str, *args: Any) -> None:
@@ -184,7 +158,7 @@ class _Handler(BaseHTTPRequestHandler):
             ask = parse_request(self.path, headers.get("Range"))
         except BadRequest as error:
             return self._refuse(400, str(error))
-        node = peer_node(headers)
+        node = peer_node(self.certified, headers)
         grant = self.peers.access.find(node, ask.key) if node is not None else None
         if node is None or grant is None:
             return self._refuse(403, "the controller has not said that this node may read this content here")
@@ -275,13 +249,25 @@ class _Handler(BaseHTTPRequestHandler):
         finally:
             os.close(descriptor)
 
+    def end_headers(self) -> None:
+        if self.certified is not None and self.certified.is_stale:
+            self.send_header("Connection", "close")
+        super().end_headers()
+
     def _send_file(self, descriptor: int, offset: int, count: int) -> bool:
         """Whether all of it went out; if not, the connection is closed, so that the peer notices."""
         deadline = time.monotonic() + self.peers.settings.idle_seconds + count / SLOWEST
         limiter = self.peers.limiter
+        secured = isinstance(self.connection, ssl.SSLSocket)
+        buffer = memoryview(bytearray(min(SEND_BYTES, count) if secured else 0))
         with open(descriptor, "rb", buffering=0, closefd=False) as file:
             while count > 0:
-                sent = self.connection.sendfile(file, offset, limiter.portion(min(SEND_BYTES, count)))
+                portion = limiter.portion(min(SEND_BYTES, count))
+                if secured:
+                    sent = os.preadv(descriptor, [buffer[:portion]], offset)
+                    self.connection.sendall(buffer[:sent])
+                else:
+                    sent = self.connection.sendfile(file, offset, portion)
                 if sent == 0 or time.monotonic() > deadline:
                     self.close_connection = True
                     return False
@@ -295,7 +281,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _redirect(self, ask: Ask, address: str) -> None:
         self.send_response(307)
-        self.send_header("Location", f"http://{address}{PREFIX}{ask.key}")
+        # Without a scheme: it is that of this connection (RFC 3986, 4.2).
+        self.send_header("Location", f"//{address}{PREFIX}{ask.key}")
         self.send_header("Content-Length", "0")
         self.end_headers()
 

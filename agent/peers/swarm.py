@@ -330,7 +330,7 @@ class Swarm:
             with self._lock:
                 self._peer_bytes += number
 
-        self._client.fetch(address, entry.key, entry.file.size, piece, sink, cancel, refuse=refuse, count=count)
+        self._client.fetch(peer, address, entry.key, entry.file.size, piece, sink, cancel, refuse=refuse, count=count)
         seconds = max(self._clock.monotonic() - began, 1e-6)
         self._members.has_succeeded(peer, (piece.end - position) / seconds)
 
@@ -342,7 +342,7 @@ class Swarm:
         An honest one that was lied to itself may have begun to overwrite the piece while it was sending it.
         """
         try:
-            holding = self._client.holding(address, entry.key, entry.file.size, cancel, digests=True)
+            holding = self._client.holding(peer, address, entry.key, entry.file.size, cancel, digests=True)
         except PeerError:
             return False
         return holding.digests.get(index) == digest
@@ -372,7 +372,7 @@ class Swarm:
         """Asks a peer which pieces of the file it has; False when it should be asked again soon."""
         holding = None
         try:
-            holding = self._client.holding(address, entry.key, entry.file.size, cancel)
+            holding = self._client.holding(peer, address, entry.key, entry.file.size, cancel)
         except PeerAway:
             self._members.is_away(peer)
         except PeerStranger:
@@ -420,7 +420,7 @@ class Swarm:
             if address is None:
                 continue
             try:
-                holding = self._client.holding(address, entry.key, entry.file.size, cancel, digests=True)
+                holding = self._client.holding(node, address, entry.key, entry.file.size, cancel, digests=True)
             except PeerError:
                 continue
             if holding.piece_bytes == entry.arriving.partial.piece_bytes:

@@ -12,18 +12,21 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import http.client
 import ipaddress
 import select
 import socket
+import ssl
 import threading
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from agent.transfer.clock import Clock
 from modelcache.sources.errors import InvalidURI, Unsupported
 from modelcache.sources.tls import tls_context
+from modelcache.tls.credentials import presented_node
 
 IDLE_SECONDS = 50.0
 """Kept-alive connections are not used again after this time: servers and load balancers commonly close after 60 s."""
@@ -101,6 +104,10 @@ def _exempts(entry: str, origin: Origin) -> bool:
     return host == domain or host.endswith("." + domain)
 
 
+def _same(context: ssl.SSLContext) -> ssl.SSLContext:
+    return context
+
+
 class Connection:
     """One connection to an origin, perhaps through a proxy."""
 
@@ -133,11 +140,16 @@ class Connection:
         self._raw.endheaders()
         return self._raw.getresponse()
 
+    def certified_node(self) -> str | None:
+        """The node whose agent has answered with a certificate of ours; None when it was somebody else, or plaintext."""
+        return presented_node(self._sock) if isinstance(self._sock, ssl.SSLSocket) else None
+
     def abort(self) -> None:
         """Ends a read that blocks in another thread."""
         if self._sock is not None:
             with contextlib.suppress(OSError):  # not connected any more: nothing blocks
-                self._sock.shutdown(socket.SHUT_RDWR)
+                # Not SSLSocket's own: that takes the encryption away first, and the reader would take ciphertext for bytes.
+                socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Closes it."""
@@ -155,9 +167,18 @@ class Connection:
 class ConnectionPool:
     """Idle connections by origin. Thread-safe; at most `idle_limit` idle ones are kept for each origin."""
 
-    def __init__(self, environ: Mapping[str, str], clock: Clock, *, idle_limit: int, connect_seconds: float) -> None:
+    def __init__(
+        self,
+        environ: Mapping[str, str],
+        clock: Clock,
+        *,
+        idle_limit: int,
+        connect_seconds: float,
+        tls: Callable[[], ssl.SSLContext] | None = None,
+    ) -> None:
+        """`tls` tells how the next connection is secured; by default as `environ` says."""
         self._proxies = Proxies(environ)
-        self._tls = tls_context(environ)
+        self._tls = tls or functools.partial(_same, tls_context(environ))
         self._clock = clock
         self._idle_limit = idle_limit
         self._connect_seconds = connect_seconds
@@ -213,7 +234,7 @@ class ConnectionPool:
             authority["Proxy-Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
         port = parts.port or 80
         if origin.scheme == "https":
-            tunnel = http.client.HTTPSConnection(parts.hostname, port, timeout=timeout, context=self._tls)
+            tunnel = http.client.HTTPSConnection(parts.hostname, port, timeout=timeout, context=self._tls())
             tunnel.set_tunnel(origin.host, origin.port, authority)
             return Connection(origin, tunnel, "", {})
         # To a proxy, a plain request names the whole URL (RFC 9112, 3.2.2); Host is the origin, not the proxy.
@@ -222,5 +243,5 @@ class ConnectionPool:
 
     def _raw(self, scheme: str, host: str, port: int) -> http.client.HTTPConnection:
         if scheme == "https":
-            return http.client.HTTPSConnection(host, port, timeout=self._connect_seconds, context=self._tls)
+            return http.client.HTTPSConnection(host, port, timeout=self._connect_seconds, context=self._tls())
         return http.client.HTTPConnection(host, port, timeout=self._connect_seconds)

@@ -81,15 +81,21 @@ TO_CONTROLLER: tuple[str, str] = ("grpc.ssl_target_name_override", CONTROLLER_NA
 """Channel option: the name in the certificate that gRPC has to find, whatever the address is."""
 
 
-def presented_node(connection: ssl.SSLSocket) -> str | None:
-    """The node whose agent is at the other end; None when it is no agent. The handshake has checked the signature."""
+def presented_by(connection: ssl.SSLSocket) -> Presented | None:
+    """What the certificate of the other end says; None when it is none of ours. The handshake has checked the signature."""
     found = connection.getpeercert(binary_form=True)
     if found is None:
         return None
     try:
-        return presented(found).identity.node
+        return presented(found)
     except CertificateError:
         return None
+
+
+def presented_node(connection: ssl.SSLSocket) -> str | None:
+    """The node whose agent is at the other end; None when it is no agent."""
+    found = presented_by(connection)
+    return found.identity.node if found is not None else None
 
 
 def der_to_pem(certificate: bytes) -> bytes:

@@ -23,10 +23,14 @@ from agent.peers.tuning import DEFAULT_TUNING, SwarmTuning
 from agent.store import Store
 from agent.transfer import CancelToken, Downloader, TransferSettings
 from agent.transfer.pieces import piece_at, piece_count
+from controller.authority import Authority
 from modelcache.kube.resources import ObjectKey
 from modelcache.manifest import Manifest, ManifestFile
 from modelcache.rpc.address import Address
 from modelcache.sources.base import Location
+from modelcache.tls.identity import Identity
+from modelcache.tls.wallet import Wallet
+from tests.support.certificates import credentials, wallet
 from tests.support.fetching import PIECE, listed, manifest_of
 from tests.support.origin import Origin
 
@@ -46,16 +50,18 @@ class Member:
         *,
         tuning: SwarmTuning = QUICK,
         zone: str = "zone",
+        wallet: Wallet | None = None,
         **settings: Any,
     ) -> None:
         self.node = node
         self.zone = zone
+        self.wallet = wallet
         self.store = Store.open(root / node)
         options: dict[str, Any] = {"piece_bytes": PIECE, "reserve_bytes": 0, "backoff_base": 0.05, **settings}
         self.downloader = Downloader(self.store, TransferSettings(**options), environ={}, rng=random.Random(node))
         self.exchange = PeerExchange(
             node, self.store, Address("127.0.0.1", 0), download_limit=self.downloader.limiter, tuning=tuning, zone=lambda: zone,
-            bandwidth=options.get("bandwidth"),
+            bandwidth=options.get("bandwidth"), wallet=wallet,
         )  # fmt: skip
         self.cancel = CancelToken()
         self.digests: Mapping[str, str] | None = None
@@ -125,10 +131,11 @@ class Member:
 
 
 class Team:
-    """Members that know each other, and their origin."""
+    """Members that know each other, and their origin. With an `authority` they talk TLS."""
 
     def __init__(self, origin: Origin, root: Path) -> None:
         self.origin = origin
+        self.authority: Authority | None = None
         self.members: list[Member] = []
         self._root = root
 
@@ -140,11 +147,13 @@ class Team:
 
     def add(self, count: int, **options: Any) -> list[Member]:
         """More members; call `introduce` for them to be known."""
-        new = [
-            Member(f"node-{len(self.members) + index}", self._root, self._locate, **options) for index in range(count)
-        ]
+        names = [f"node-{len(self.members) + index}" for index in range(count)]
+        new = [Member(name, self._root, self._locate, wallet=self._wallet(name), **options) for name in names]
         self.members += new
         return new
+
+    def _wallet(self, node: str) -> Wallet | None:
+        return wallet(credentials(self.authority, Identity(node))) if self.authority else None
 
     def introduce(self, manifest: Manifest, complete: Sequence[Member] = ()) -> None:
         """Everybody knows everybody."""

@@ -60,7 +60,7 @@ def test_a_bad_setting_is_named_by_field_flag_and_variable(field: str, value: ob
 
 
 def test_other_machines_are_reached_with_certificates() -> None:
-    good = settings(controller="10.0.0.1:7443, controller.example:7443", insecure=False)
+    good = settings(controller="10.0.0.1:7443, controller.example:7443", insecure=False, peer_listen="0.0.0.0:7446")
     good.check()
     assert good.enrolments == [Address("10.0.0.1", 7444), Address("controller.example", 7444)]
     assert settings(enrolment="[::1]:1").enrolments == [Address("::1", 1)]

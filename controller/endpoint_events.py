@@ -84,11 +84,10 @@ def _failures(old: Status, new: Status, lora: str) -> list[Note]:
     ]
     if not fresh:
         return []
-    told = "; ".join(
-        f"{endpoint.pod_name}: {endpoint.reason}: {endpoint.message}" for endpoint in fresh[:MAX_PER_CHANGE]
-    )
+    # "Failed to load", "error" and the pod's name are what the user guide has people search the log for.
+    told = "; ".join(f"{e.pod_name}: error {e.reason}: {e.message}" for e in fresh[:MAX_PER_CHANGE])
     more = f"; and {len(fresh) - MAX_PER_CHANGE} more, see status.endpoints" if len(fresh) > MAX_PER_CHANGE else ""
-    return [Note("Warning", "PartialEndpointFailure", f"Some endpoints failed to load {lora}: {told}{more}")]
+    return [Note("Warning", "PartialEndpointFailure", f"Failed to load {lora} into some endpoints: {told}{more}")]
 
 
 def _not_mounted(old: Status, new: Status, lora: str) -> list[Note]:

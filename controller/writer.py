@@ -79,6 +79,10 @@ class StatusWriter:
         )
         self.wrote(model, tracked, stored.resource_version)
         tracked.progress_at = now
+        _log.info(
+            "%s: Successfully reconciled DynamoModel: phase %s, %d of %d endpoints ready",
+            model.key, new.phase, new.ready_endpoints, new.total_endpoints,
+        )  # fmt: skip
         seconds = completed_in(old, new)
         if seconds is not None:
             self._on_completed(seconds)

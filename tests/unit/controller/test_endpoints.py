@@ -161,7 +161,8 @@ def test_some_or_none_ready_are_two_reasons_and_the_message_counts_and_explains(
     ]
     failure = next(message for _, reason, message in told(EMPTY, one) if reason == "PartialEndpointFailure")
     assert failure == (
-        f"Some endpoints failed to load my-custom-lora: worker-1: LoadFailed: error 500: out of memory Next try at {LATER}."
+        f"Failed to load my-custom-lora into some endpoints: worker-1: error LoadFailed: error 500: out of memory "
+        f"Next try at {LATER}."
     )
     assert told(one, one) == []
     healed = build_status(facts(), one)

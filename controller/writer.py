@@ -79,7 +79,8 @@ class StatusWriter:
         )
         self.wrote(model, tracked, stored.resource_version)
         tracked.progress_at = now
-        _log.info(
+        if not progress_only(old, new):
+            _log.info(
             "%s: Successfully reconciled DynamoModel: phase %s, %d of %d endpoints ready",
             model.key, new.phase, new.ready_endpoints, new.total_endpoints,
         )  # fmt: skip

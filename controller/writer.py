@@ -80,10 +80,8 @@ class StatusWriter:
         self.wrote(model, tracked, stored.resource_version)
         tracked.progress_at = now
         if not progress_only(old, new):
-            _log.info(
-            "%s: Successfully reconciled DynamoModel: phase %s, %d of %d endpoints ready",
-            model.key, new.phase, new.ready_endpoints, new.total_endpoints,
-        )  # fmt: skip
+            counts = (new.ready_endpoints, new.total_endpoints)
+            _log.info("%s: Successfully reconciled DynamoModel: %d of %d endpoints ready", model.key, *counts)
         seconds = completed_in(old, new)
         if seconds is not None:
             self._on_completed(seconds)

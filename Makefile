@@ -53,6 +53,8 @@ lock: install
 		-o requirements/dev.lock pyproject.toml
 	$(BIN)/uv pip compile --upgrade --no-deps --generate-hashes --no-header -q \
 		-o requirements/demo.lock requirements/demo.in
+	$(BIN)/uv pip compile --upgrade --universal --python-version 3.11 --generate-hashes --no-header -q \
+		-o requirements/build.lock requirements/build.in
 
 proto: install
 	$(BIN)/python -m modelcache.rpc.generate

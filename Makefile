@@ -7,7 +7,7 @@ PACKAGES := modelcache controller agent local cli tests
 # Without pip's own index settings the lock decides what is installed: every file must match one of its hashes.
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: install demo test lint types unit format lock proto crd clean
+.PHONY: install demo test lint types unit format lock proto crd docs clean
 
 # A stamp named by the content of everything that decides what is installed: a second run starts at once, and a
 # change of any lock installs again.
@@ -33,6 +33,7 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/buf lint
 	$(BIN)/python -m modelcache.rpc.generate --check
+	$(BIN)/python -m cli.reference --check
 
 types: install
 	$(BIN)/mypy
@@ -58,6 +59,9 @@ lock: install
 
 proto: install
 	$(BIN)/python -m modelcache.rpc.generate
+
+docs: install
+	$(BIN)/python -m cli.reference
 
 crd: install
 	$(BIN)/python -m modelcache.api.crd > manifests/crd/dynamomodels.nvidia.com.yaml

@@ -1,0 +1,65 @@
+"""A real Prometheus scrapes the two daemons while they bring a model to a node."""
+
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.support.cluster import CacheCluster, HubProcess, Model, free_port, write_repository
+from tests.support.manifests import find, render
+from tests.support.prometheus import Prometheus
+
+pytestmark = pytest.mark.e2e
+
+SIZE = 3_000_000
+
+
+def test_prometheus_sees_a_model_arrive(
+    repositories: Path,
+    hub: HubProcess,
+    cluster: CacheCluster,
+    model: Callable[[str], Model],
+    namespace: str,
+    tmp_path: Path,
+) -> None:
+    write_repository(repositories, "acme/tiny", {"model.safetensors": b"x" * SIZE, "config.json": b"{}"})
+    hub.restart()
+    agent, controller = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
+    cluster.start_controller("--metrics-listen", controller)
+    cluster.start_agent(cluster.nodes[0], "--metrics-listen", agent)
+    rules = tmp_path / "rules.yml"
+    rules.write_text(yaml.safe_dump(find(render("monitoring"), "PrometheusRule", "modelcache")["spec"]))
+    prometheus = Prometheus(
+        tmp_path, free_port(), {"modelcache-agent": agent, "modelcache-controller": controller}, rules
+    )
+    try:
+        tiny = model("tiny")
+        tiny.create(
+            "hf://acme/tiny", storage={"nodeLocal": {"nodeSelector": {"kubernetes.io/hostname": cluster.nodes[0]}}}
+        )
+        tiny.wait_ready()
+        ready = f'modelcache_model_nodes{{model_namespace="{namespace}", model="tiny", state="ready"}} == 1'
+        ((labels, _),) = prometheus.wait_for(ready)
+        assert labels["job"] == "modelcache-controller"
+        prometheus.wait_for("modelcache_leader == 1")
+        prometheus.wait_for("modelcache_time_to_ready_seconds_count == 1")
+        ((_, fetched),) = prometheus.wait_for('modelcache_fetched_bytes_total{via="origin", scheme="hf"}')
+        assert fetched >= SIZE
+        ((_, cached),) = prometheus.wait_for("modelcache_cache_bytes > 0")
+        assert cached == SIZE + 2
+        ((_, missed),) = prometheus.wait_for('modelcache_model_requests_total{result="miss"} == 1')
+        assert missed == 1
+        assert prometheus.query('modelcache_models{phase="ready"}')[0][1] == 1
+        assert prometheus.query("modelcache_controller_connected")[0][1] == 1
+        assert (
+            prometheus.query("sum(modelcache_api_requests_total{resource='dynamomodels/status', code='200'})")[0][1] > 0
+        )
+        assert {rule["health"] for rule in prometheus.rules()} <= {"ok", "unknown"}
+    finally:
+        prometheus.close()
+    host, _, port = agent.partition(":")
+    with socket.create_connection((host, int(port)), timeout=10) as probe:
+        probe.sendall(b"GET /readyz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        assert b" 200 " in probe.recv(4096)

@@ -6,7 +6,8 @@ import hashlib
 import logging
 import re
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 from agent.desired import Wanted
@@ -94,6 +95,16 @@ def load_held(cache: Cache, key: ObjectKey, conditions: Mapping[str, Condition])
     """Everything published of one model. Blocks for the disk. `conditions` is what is known by the name of a snapshot."""
     rows = [row for row in cache.published() if (row.namespace, row.name) == key]
     return tuple(held_of(row, _known(cache, row), conditions.get(row.snapshot)) for row in rows)
+
+
+def doubted(held: Iterable[Held], names: Collection[str]) -> tuple[Held, ...]:
+    """`held`, with those snapshots doubtful that bear one of `names` and were thought to be sound."""
+    return tuple(
+        each._replace(snapshot=replace(each.snapshot, condition=Condition.DOUBTFUL))
+        if each.snapshot.name in names and each.snapshot.sound
+        else each
+        for each in held
+    )
 
 
 def inspect(cache: Cache) -> dict[ObjectKey, tuple[Held, ...]]:

@@ -6,6 +6,7 @@ that is tried again from time to time, because the source may be what changes; e
 
 from __future__ import annotations
 
+import traceback
 from typing import NamedTuple
 
 from agent.store import (
@@ -84,6 +85,15 @@ def failure_of(error: Exception) -> Failure | None:
     if isinstance(error, ManifestError):
         return Failure("InvalidManifest", f"The manifest cannot be used: {error}.", permanent=True)
     return _store_failure(error) if isinstance(error, StoreError) else None
+
+
+def told(error: Exception, credential: Credential | None) -> tuple[Failure, str]:
+    """What is told about any error, without the values of `credential`; and the traceback of one that nobody expected."""
+    failure, trace = failure_of(error), ""
+    if failure is None:
+        trace = redacted("".join(traceback.format_exception(error)), credential)
+        failure = Failure("InternalError", f"{type(error).__name__} in the agent; see its log.", permanent=False)
+    return failure._replace(message=redacted(failure.message, credential)), trace
 
 
 def _store_failure(error: StoreError) -> Failure:

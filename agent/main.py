@@ -36,6 +36,7 @@ from agent.models import Models, revisions_at_start
 from agent.node import NodeLabels
 from agent.peers.exchange import PeerExchange
 from agent.peers.tuning import DEFAULT_TUNING
+from agent.selfcheck import ScrubSettings, SelfCheck
 from agent.settings import Settings
 from agent.slots import Slots
 from agent.store import Store
@@ -56,6 +57,9 @@ _log = logging.getLogger(__name__)
 DISTRIBUTION = "dynamo-model-cache"
 STOP_SECONDS = 4.0
 """For everything to end by itself when asked to; after that it is left behind."""
+WITHDRAW_SECONDS = 10.0
+"""Until an agent without a cache ends although its labels may still be there; the next one takes them away."""
+WITHDRAW_LOOK_SECONDS = 0.1
 ZONE_SECONDS = 5.0
 """How long the first stream waits for the node's zone. When it is learned later, the stream begins anew."""
 
@@ -164,6 +168,8 @@ async def _serve(
             labels_stuck=bool(labels.problem),
             downloads=slots.taken,
             downloads_waiting=slots.waiting,
+            scrub_ratio=selfcheck.round.ratio,
+            scrubbed_at=selfcheck.round.complete_since,
         )
 
     wallet = None if settings.insecure else Wallet()
@@ -210,6 +216,14 @@ async def _serve(
         rng=rng,
         metrics=watched.metrics,
     )
+    selfcheck = SelfCheck(
+        store,
+        ScrubSettings(settings.scrub_interval, settings.scrub_bandwidth),
+        doubt=models.doubt,
+        withdraw=lambda: _withdraw(models, labels, clock),
+        scrubbed=watched.metrics.scrubbed,
+        clock=clock,
+    )
     watched.metrics.state = state
     watched.problem = ""
 
@@ -227,7 +241,7 @@ async def _serve(
         await sync.run()
 
     try:
-        return await _until_stopped(stop, [*parts, connect()])
+        return await _until_stopped(stop, [*parts, connect(), *selfcheck.parts()])
     finally:
         if exchange is not None:
             exchange.close()
@@ -244,6 +258,14 @@ def _enrolment(settings: Settings, wallet: Wallet, clock: Clock, rng: Random) ->
         rng=rng,
         wall=lambda: datetime.now(UTC),
     )
+
+
+async def _withdraw(models: Models, labels: NodeLabels, clock: Clock) -> None:
+    """The cache is lost: takes all labels away, and waits a little for the API server to confirm that."""
+    models.abandon()
+    until = clock.now() + WITHDRAW_SECONDS
+    while not labels.clear and clock.now() < until:
+        await clock.sleep(WITHDRAW_LOOK_SECONDS)
 
 
 def _open_exchange(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from random import Random
 
 from prometheus_client import CollectorRegistry
@@ -17,13 +17,14 @@ from prometheus_client import CollectorRegistry
 from agent import plan
 from agent.content import Held, needed_by
 from agent.desired import Desired, Peers
+from agent.findings import Findings
 from agent.metrics import AgentMetrics
 from agent.peers.access import Grant
 from agent.peers.keys import sizes_in
 from agent.ports import Cache, Fetcher
 from agent.report import ModelFacts, model_report, phase
 from agent.slots import Slots
-from agent.store import Keep, StoreError
+from agent.store import Keep, Problem, StoreError
 from agent.surroundings import Surroundings
 from agent.threads import in_thread
 from agent.wakeup import Wakeup
@@ -81,6 +82,8 @@ class Models:
         self._cached_bytes = 0
         self._litter = False
         self._sweeping = asyncio.Lock()
+        self._abandoned = False
+        self.findings = Findings()
         self._around = Surroundings(
             node=node,
             cache=cache,
@@ -92,6 +95,7 @@ class Models:
             litter=self._note_litter,
             swept=self._swept,
             changed=self._dirty.set,
+            findings=self.findings,
             clock=clock,
             unix=unix,
             rng=rng,
@@ -125,6 +129,23 @@ class Models:
             self._heard = self._litter = True
         self._dirty.set()
 
+    def doubt(self, doubts: Mapping[tuple[str, str, str], Sequence[Problem]]) -> None:
+        """Published snapshots (namespace, name, snapshot) are not as they were. Tell the workers, who put that right."""
+        for (namespace, name, snapshot), problems in doubts.items():
+            for problem in problems:
+                self._around.metrics.found(problem.kind)
+            if not problems:
+                self._around.metrics.found("content")
+            worker = self._workers.get(ObjectKey(namespace, name))
+            if worker is not None:
+                worker.doubt(snapshot, problems)
+
+    def abandon(self) -> None:
+        """The cache is lost: nothing is announced any more, whatever the workers believe."""
+        self._abandoned = True
+        self._dirty.set()
+        self._announce({})
+
     def poke(self) -> None:
         """The node's labels have changed: everybody looks again."""
         for worker in self._workers.values():
@@ -136,7 +157,13 @@ class Models:
         now, unix = self._clock.now(), self._unix()
         return [
             model_report(
-                worker, self._facts[key], now=now, unix=unix, label_problem=label_problem, label_next_try=label_next_try
+                worker,
+                self._facts[key],
+                now=now,
+                unix=unix,
+                findings=self.findings.recent(key, now),
+                label_problem=label_problem,
+                label_next_try=label_next_try,
             )
             for key, worker in sorted(self._workers.items())
         ]
@@ -216,6 +243,8 @@ class Models:
         self._dirty.set()
 
     def _revisions(self) -> dict[ObjectKey, str]:
+        if self._abandoned:
+            return {}
         announced = {key: plan.announced(worker.view) for key, worker in self._workers.items()}
         return {key: revision for key, revision in announced.items() if revision is not None}
 
@@ -264,5 +293,6 @@ class Models:
             else:
                 # Nothing of the model is left. All in one go, so that nobody wants it back in between.
                 del self._workers[key], self._facts[key], self._tasks[key]
+                self.findings.forget(key)
                 self._dirty.set()
                 return

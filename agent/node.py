@@ -122,6 +122,11 @@ class NodeLabels:
             return f"Cannot read this node: {self.informer.health.last_error}"
         return self._problem
 
+    @property
+    def clear(self) -> bool:
+        """Whether the API server has confirmed that the node carries no label of ours."""
+        return self._actual is not None and not self._unconfirmed and not any(map(is_ours, self._confirmed))
+
     def want(self, revisions: Mapping[ObjectKey, str]) -> None:
         """Announce exactly these revisions from now on."""
         wanted = wanted_labels(revisions)

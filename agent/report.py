@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from agent import plan
 from agent.content import Known, missing_digests
+from agent.findings import Finding
 from agent.peers.keys import ContentKey
 from agent.plan import View, phase_of
 from agent.progress import RateMeter
@@ -24,6 +25,7 @@ from modelcache.rpc.modelcache_pb2 import (
     Problem,
     Report,
 )
+from modelcache.rpc.modelcache_pb2 import Finding as ReportedFinding
 
 MIN_PROGRESS_SECONDS = 1.0
 """Reports that only tell progress are at least this far apart (see the contract in modelcache.proto)."""
@@ -46,6 +48,7 @@ def model_report(
     *,
     now: float,
     unix: float,
+    findings: Sequence[Finding] = (),
     label_problem: str = "",
     label_next_try: float | None = None,
 ) -> ModelReport:
@@ -66,6 +69,9 @@ def model_report(
             for problem in worker.peer_problems.values()
         ],
         current_revision=current.snapshot.revision if current is not None else "",
+        findings=[
+            ReportedFinding(id=finding.id, reason=finding.reason, message=finding.message) for finding in findings
+        ],
     )
     if now_in == PHASE_DOWNLOADING:
         report.bytes_per_second = facts.meter.sample(now, report.bytes_done)

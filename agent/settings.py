@@ -25,6 +25,8 @@ MIN_BANDWIDTH = 64 * 1024
 """Bytes per second; with less, a stalled connection cannot be told from a slow one."""
 
 ENROLMENT_PORT = 7444
+MIN_SCRUB_INTERVAL = 60.0
+"""Seconds; more often than that nobody can mean."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,7 +42,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     `bandwidth` the limit of the node in bytes per second in each direction (None: no limit), and `reserve_bytes` what stays
     free on the cache's file system. `peer_listen` is the `host:port` at which other agents are served (port 0: any free one;
     empty: not at all), `peer_uploads` how many pieces are sent to them at the same time. `metrics_listen` is where metrics
-    and health are served over HTTP; empty: nowhere.
+    and health are served over HTTP; empty: nowhere. Everything is read again once in `scrub_interval` seconds (0: never),
+    at most `scrub_bandwidth` bytes per second.
     """
 
     node: str
@@ -58,6 +61,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     peer_listen: str = "127.0.0.1:0"
     peer_uploads: int = DEFAULT_TUNING.uploads
     metrics_listen: str = ""
+    scrub_interval: float = 7 * 24 * 3600.0
+    scrub_bandwidth: float = 64 * 1024**2
 
     @property
     def metrics_address(self) -> Address | None:
@@ -119,6 +124,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         if not 1 <= self.peer_uploads <= MAX_UPLOADS_LIMIT:
             raise wrong("peer_uploads", f"is {self.peer_uploads}; it must be from 1 to {MAX_UPLOADS_LIMIT}")
         _ = self.metrics_address
+        if self.scrub_interval and not self.scrub_interval >= MIN_SCRUB_INTERVAL:
+            raise wrong(
+                "scrub_interval",
+                f"is {self.scrub_interval:g}; it must be 0, or at least {MIN_SCRUB_INTERVAL:g} seconds",
+            )
+        if not self.scrub_bandwidth >= MIN_BANDWIDTH:
+            raise wrong(
+                "scrub_bandwidth", f"is {self.scrub_bandwidth:g}; it must be at least {MIN_BANDWIDTH} bytes per second"
+            )
         if self.reserve_bytes < 0:
             raise wrong("reserve_bytes", f"is {self.reserve_bytes}; it cannot be negative")
 

@@ -8,6 +8,7 @@ from random import Random
 from typing import NamedTuple
 
 from agent.failures import Failure
+from agent.findings import Findings
 from agent.metrics import AgentMetrics
 from agent.ports import Cache, Fetcher
 from agent.slots import Slots
@@ -21,7 +22,8 @@ class Surroundings:
 
     `manifest` asks the controller. `shown` is `NodeLabels.shown`. `sweep` deletes content that no model needs, now;
     `litter` says that there may be some, for later; `swept` returns when no deletion is under way. `changed` is called
-    whenever something that others look at (view, progress, problem) may have changed. `unix` is the wall clock.
+    whenever something that others look at (view, progress, problem) may have changed. `findings` are told to users. `unix` is
+    the wall clock.
     """
 
     node: str
@@ -34,6 +36,7 @@ class Surroundings:
     litter: Callable[[], None]
     swept: Callable[[], Awaitable[None]]
     changed: Callable[[], None]
+    findings: Findings
     clock: Clock
     unix: Callable[[], float]
     rng: Random

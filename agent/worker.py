@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import traceback
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from agent import plan
@@ -21,6 +20,7 @@ from agent.content import (
     checked_manifest,
     completed_tree_digest,
     contradiction,
+    doubted,
     hub_claim,
     load_held,
     mend,
@@ -34,15 +34,14 @@ from agent.failures import (
     PERMANENT_RETRY,
     RETRY_BASE,
     RETRY_CAP,
-    Failure,
     Refused,
-    failure_of,
-    redacted,
+    told,
 )
 from agent.peers.members import PeerAddress, PeerProblem
 from agent.plan import Condition, View
 from agent.ports import Fetch
 from agent.slots import should_yield
+from agent.store import Problem
 from agent.surroundings import Surroundings, Traffic, Trouble
 from agent.threads import in_thread
 from agent.transfer.errors import Cancelled
@@ -92,6 +91,8 @@ class ModelWorker:
         self._fetched = ""
         self._emptied = False
         self._downloading = False
+        self._doubted: set[str] = set()
+        """Snapshots about which something was said that nobody has looked into since."""
         self._earlier = Traffic(0, 0)
         self._announced = ""
         """Digest of the manifest for which it was counted how long it took to become ready."""
@@ -171,6 +172,19 @@ class ModelWorker:
 
     def poke(self) -> None:
         """Look again: something outside this worker has changed."""
+        self._changed.set()
+
+    def doubt(self, snapshot: str, problems: Sequence[Problem]) -> None:
+        """A published snapshot is not as it was: it is not announced any more until that was looked at and put right."""
+        self._doubted.add(snapshot)
+        held = next((held for held in self.held if held.snapshot.name == snapshot), None)
+        if held is None or not held.snapshot.sound:
+            return
+        # What was fetched once may be what is bad now: the download has to look at every file again.
+        self._fetched = ""
+        self.held = doubted(self.held, self._doubted)
+        self._around.findings.damaged(self.key, held.snapshot.revision, problems, self._around.clock.now())
+        self._around.changed()
         self._changed.set()
 
     # Looking and acting
@@ -278,13 +292,9 @@ class ModelWorker:
         if isinstance(step, plan.Publish | plan.Mend):
             # Most likely content went missing: let the download look at every file again.
             self._fetched = ""
-        credential = self._wanted.credential if self._wanted is not None else None
-        failure = failure_of(error)
-        if failure is None:
-            trace = redacted("".join(traceback.format_exception(error)), credential)
+        failure, trace = told(error, self._wanted.credential if self._wanted is not None else None)
+        if trace:
             self._say(f"{plan.named(step)} failed unexpectedly: {trace}", logging.ERROR)
-            failure = Failure("InternalError", f"{type(error).__name__} in the agent; see its log.", permanent=False)
-        failure = failure._replace(message=redacted(failure.message, credential))
         now = self._around.clock.now()
         delay = PERMANENT_RETRY if failure.permanent else self._backoff.fail(now, failure.retry_after)
         self.trouble = Trouble(failure, now + delay)
@@ -301,12 +311,7 @@ class ModelWorker:
         elif isinstance(step, plan.Download):
             await self._download()
         elif isinstance(step, plan.Mend):
-            work, stop = mend(cache, self.key, step.snapshot)
-            began = self._around.clock.now()
-            condition = await in_thread(work, stop)
-            self._around.metrics.verified(self._around.clock.now() - began, "mend")
-            self._around.metrics.repaired(success=condition is Condition.SOUND)
-            await self._reload({step.snapshot: condition})
+            await self._mend(step.snapshot)
         elif isinstance(step, plan.Publish):
             await self._publish()
         elif isinstance(step, plan.Switch):
@@ -322,6 +327,23 @@ class ModelWorker:
             self._new_content()
             await self._around.sweep()
             self._emptied = self._wanted is None
+
+    async def _mend(self, name: str) -> None:
+        # What is said against it from now on has to be looked at again.
+        self._doubted.discard(name)
+        work, stop = mend(self._around.cache, self.key, name)
+        began = self._around.clock.now()
+        condition = await in_thread(work, stop)
+        self._around.metrics.verified(self._around.clock.now() - began, "mend")
+        self._around.metrics.repaired(success=condition is Condition.SOUND)
+        if condition is Condition.DAMAGED:
+            self._fetched = ""
+        await self._reload({name: condition})
+        held = next((held for held in self.held if held.snapshot.name == name), None)
+        if held is not None and held.snapshot.sound:
+            self._earlier = self.traffic
+            self._let_go()
+            self._around.findings.repaired(self.key, held.snapshot.revision, self._around.clock.now())
 
     async def _learn(self, digest: str) -> None:
         """Takes over the wanted manifest."""
@@ -462,7 +484,7 @@ class ModelWorker:
         """Takes the snapshots over from the cache; `conditions` says what was found out about some of them."""
         cache = self._around.cache
         known = {held.snapshot.name: held.snapshot.condition for held in self.held} | dict(conditions)
-        self.held = await in_thread(lambda: load_held(cache, self.key, known))
+        self.held = doubted(await in_thread(lambda: load_held(cache, self.key, known)), self._doubted)
         self._around.changed()
 
     def _new_backoff(self) -> Backoff:

@@ -252,6 +252,15 @@ def agent(
         int,
         typer.Option(help="Bytes that stay free on the file system of the cache.", envvar="MODELCACHE_RESERVE_BYTES"),
     ] = 1024**3,
+    scrub_interval: Annotated[
+        float,
+        typer.Option(
+            help="Seconds in which everything is read again once; 0: never.", envvar="MODELCACHE_SCRUB_INTERVAL"
+        ),
+    ] = 7 * 24 * 3600.0,
+    scrub_bandwidth: Annotated[
+        float, typer.Option(help="Limit of that, in bytes per second.", envvar="MODELCACHE_SCRUB_BANDWIDTH")
+    ] = 64 * 1024**2,
     peer_listen: Annotated[
         str,
         typer.Option(
@@ -284,6 +293,8 @@ def agent(
         connections=connections,
         bandwidth=bandwidth,
         reserve_bytes=reserve_bytes,
+        scrub_interval=scrub_interval,
+        scrub_bandwidth=scrub_bandwidth,
         peer_listen=peer_listen,
         peer_uploads=peer_uploads,
         metrics_listen=metrics_listen,

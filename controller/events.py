@@ -14,6 +14,9 @@ from controller.conditions import names
 from controller.facts import Facts
 from modelcache.api.status import Condition, NodeProblem, Status
 
+REPAIRED = "FilesRepaired"
+CHANGED = "FilesChanged"
+"""Reasons that agents give: of a finding that is good news, and of a problem that there is a finding about."""
 MAX_PER_CHANGE = 5
 """Events about single nodes in one change; the rest is one summary. A model on 1,000 nodes must not flood the namespace."""
 
@@ -60,6 +63,22 @@ def dropped_peers(facts: Facts, told: Collection[tuple[str, str]]) -> list[tuple
     return notes[:MAX_PER_CHANGE]
 
 
+def self_checks(facts: Facts, told: Collection[str]) -> list[tuple[Note, str]]:
+    """An event for everything that the self-checks of agents have found since, with its id; `told` are those already sent.
+
+    Agents keep a finding in their reports for some minutes. A controller that was restarted in that time tells it once more.
+    """
+    return [
+        (
+            Note("Normal" if finding.reason == REPAIRED else "Warning", finding.reason, f"{node}: {finding.message}"),
+            finding.id,
+        )
+        for node, view in facts.nodes.items()
+        for finding in (view.report.findings if view.report is not None else ())
+        if finding.id not in told
+    ]
+
+
 def _resolution(old: Status, new: Status, before: Condition | None, after: Condition | None) -> list[Note]:
     if after is None:
         return []
@@ -84,7 +103,11 @@ def _nodes_chosen(old: Status, new: Status) -> list[Note]:
 
 def _problems(old: Status, new: Status) -> list[Note]:
     known = {(problem.node, problem.reason) for problem in old.node_problems}
-    fresh = [problem for problem in new.node_problems if (problem.node, problem.reason) not in known]
+    fresh = [
+        problem
+        for problem in new.node_problems
+        if (problem.node, problem.reason) not in known and problem.reason != CHANGED  # told by `self_checks`
+    ]
     notes = [Note("Warning", "DownloadFailed", _told(problem)) for problem in fresh[:MAX_PER_CHANGE]]
     if len(fresh) > MAX_PER_CHANGE:
         more = len(fresh) - MAX_PER_CHANGE

@@ -15,6 +15,7 @@ MAX_REASON = 128
 MAX_MESSAGE = 2048
 """Limits of NodeProblem in the CRD."""
 MAX_NODE_NAME = 253
+MAX_FINDING_ID = 64
 
 _REASON = re.compile(r"[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?")  # metav1.Condition.reason
 _YEAR_3000 = 32_503_680_000
@@ -38,6 +39,15 @@ class PeerProblem:
     message: str
 
 
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What an agent's self-check has found or put right. `id` is its own."""
+
+    id: str
+    reason: str
+    message: str
+
+
 def read_problem(problem: pb.Problem) -> AgentProblem:
     """What can be understood of it."""
     return AgentProblem(
@@ -53,6 +63,15 @@ def read_peer_problem(problem: pb.PeerProblem) -> PeerProblem:
         node=printable(problem.node, MAX_NODE_NAME),
         reason=_reason(problem.reason, "PeerError"),
         message=printable(problem.message, MAX_MESSAGE),
+    )
+
+
+def read_finding(finding: pb.Finding) -> Finding:
+    """What can be understood of it."""
+    return Finding(
+        id=finding.id[:MAX_FINDING_ID],
+        reason=_reason(finding.reason, "SelfCheck"),
+        message=printable(finding.message, MAX_MESSAGE),
     )
 
 

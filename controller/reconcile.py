@@ -15,7 +15,7 @@ from pathlib import Path
 
 from controller.discovery import LORA, Discovery, adapter_order, nodes_of
 from controller.endpoint_events import unload_events
-from controller.events import Note, dropped_peers
+from controller.events import Note, dropped_peers, self_checks
 from controller.facts import Facts, Serving
 from controller.manifests import ManifestStore
 from controller.nodes import Node
@@ -41,6 +41,8 @@ from modelcache.sources.errors import InvalidURI
 
 _log = logging.getLogger(__name__)
 
+MAX_TOLD = 1000
+"""Findings of one model that are remembered as told: far more than agents keep in their reports."""
 LOOK_AGAIN = 2.0
 """Seconds: a safety net where an event of the informer is expected anyway."""
 SERVICE_RETRY = 30.0
@@ -138,6 +140,7 @@ class Reconciler:
         status = build_status(facts, previous)
         put_off = await self._writer.write(model, tracked, previous, status)
         self._tell_dropped_peers(model, tracked, facts)
+        self._tell_self_checks(model, tracked, facts)
         if tracked.pinned is not None and tracked.announced is not tracked.pinned:
             tracked.announced = tracked.pinned
             self._give_order(model, tracked, request, serving)
@@ -241,6 +244,14 @@ class Reconciler:
         for note, pair in dropped_peers(facts, tracked.told_peers):
             tracked.told_peers.add(pair)
             self._writer.event(model, note)
+
+    def _tell_self_checks(self, model: DynamoModel, tracked: Tracked, facts: Facts) -> None:
+        """Damage may be found and put right between two looks at the status: the events are what is left of it."""
+        for note, identity in self_checks(facts, tracked.told_findings):
+            tracked.told_findings[identity] = None
+            self._writer.event(model, note)
+        while len(tracked.told_findings) > MAX_TOLD:
+            del tracked.told_findings[next(iter(tracked.told_findings))]
 
     async def _clean_up(self, model: DynamoModel, tracked: Tracked) -> None:
         """Remove the ConfigMaps of manifests that neither the status nor any agent refers to."""

@@ -14,7 +14,15 @@ from enum import Enum
 from types import MappingProxyType
 
 from controller.adapter_reports import AdapterView, read_adapter
-from controller.problems import AgentProblem, PeerProblem, read_peer_problem, read_problem, read_time
+from controller.problems import (
+    AgentProblem,
+    Finding,
+    PeerProblem,
+    read_finding,
+    read_peer_problem,
+    read_problem,
+    read_time,
+)
 from modelcache.kube.resources import ObjectKey
 from modelcache.manifest import MAX_FILE_BYTES, MAX_FILES
 from modelcache.rpc import modelcache_pb2 as pb
@@ -22,6 +30,7 @@ from modelcache.rpc import modelcache_pb2 as pb
 MAX_MODELS = 20_000
 """Models of one report that are read; far above what fits on a node."""
 MAX_PEER_PROBLEMS = 100
+MAX_FINDINGS = 20
 
 _HEX64 = re.compile(r"[0-9a-f]{64}")
 _REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -56,6 +65,7 @@ class NodeReport:
     origin_bytes: int = 0
     peer_bytes: int = 0
     peer_problems: tuple[PeerProblem, ...] = ()
+    findings: tuple[Finding, ...] = ()
     adapter: AdapterView | None = None
 
     def differs_materially(self, other: NodeReport | None) -> bool:
@@ -75,6 +85,7 @@ class NodeReport:
             self.revision,
             self.adapter,
             self.peer_problems,
+            self.findings,
         )
 
 
@@ -105,6 +116,7 @@ def _read_model(entry: pb.ModelReport) -> NodeReport:
         origin_bytes=min(entry.origin_bytes, _MAX_BYTES),
         peer_bytes=min(entry.peer_bytes, _MAX_BYTES),
         peer_problems=tuple(read_peer_problem(problem) for problem in entry.peer_problems[:MAX_PEER_PROBLEMS]),
+        findings=tuple(read_finding(finding) for finding in entry.findings[:MAX_FINDINGS]),
     )
 
 

@@ -96,6 +96,8 @@ class Tracked:
     """In which order the agents came, by node."""
     told_peers: set[tuple[str, str]] = field(default_factory=set)
     """(agent, peer) pairs of which an event has told that the agent has dropped the peer."""
+    told_findings: dict[str, None] = field(default_factory=dict)
+    """Ids of findings of agents' self-checks of which an event has told, the oldest first."""
     removing: bool = False
     """Whether the model is to leave all nodes."""
 

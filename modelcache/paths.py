@@ -73,7 +73,12 @@ class CachePaths:
 
     def hub_repo(self, namespace: str, repo_id: str) -> Path:
         """The directory of one repository in the hub view (`org/name` -> `models--org--name`, as huggingface_hub does)."""
-        return self.hub_cache(namespace) / ("models--" + repo_id.replace("/", "--"))
+        return self.hub_cache(namespace) / hub_directory_name(repo_id)
+
+
+def hub_directory_name(repo_id: str) -> str:
+    """The name of a repository's directory in a hub cache, as huggingface_hub makes it."""
+    return "models--" + repo_id.replace("/", "--")
 
 
 def partial_key(source: str, revision: str, path: str, sha256: str | None) -> str:

@@ -43,7 +43,9 @@ from agent.store.mending import PIECE_BYTES
 from agent.store.records import HubClaim, Policy, Publication
 from agent.store.repair import Remains
 from agent.store.rows import BlobRow, PublishedSnapshot
+from agent.store.scrub import Patrol
 from agent.store.usage import Usage
+from agent.store.vitals import Vitals, vitals
 from modelcache.manifest import Manifest, ManifestError
 from modelcache.paths import CachePaths
 
@@ -81,6 +83,8 @@ class Store:
         self._clock = clock
         # One writer of the tree at a time. Never held while the content of files is read, hashed or synced.
         self._tree = threading.RLock()
+        self.patrol = Patrol(paths, index, self._tree, clock)
+        """Finds out what is not as it should be, see there."""
         self._holds: list[Hold] = []
         self.usage = Usage(paths, index, self._tree, clock)
 
@@ -111,6 +115,10 @@ class Store:
         """Closes the index and lets another agent have the root."""
         self._index.close()
         os.close(self._lock_descriptor)
+
+    def vitals(self) -> Vitals:
+        """Whether the root is still there, and still ours."""
+        return vitals(self.paths, self._lock_descriptor)
 
     def __enter__(self) -> Self:
         return self

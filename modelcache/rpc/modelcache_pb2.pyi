@@ -336,6 +336,7 @@ class ModelReport(_message.Message):
     ORIGIN_BYTES_FIELD_NUMBER: _builtins.int
     PEER_BYTES_FIELD_NUMBER: _builtins.int
     PEER_PROBLEMS_FIELD_NUMBER: _builtins.int
+    FINDINGS_FIELD_NUMBER: _builtins.int
     ADAPTER_FIELD_NUMBER: _builtins.int
     manifest_digest: _builtins.str
     """The manifest that this report is about: the desired one, or for a model that is not desired the one that is held."""
@@ -369,6 +370,10 @@ class ModelReport(_message.Message):
         """Agents that served wrong content of this model, over the same time. They are not asked again for it."""
 
     @_builtins.property
+    def findings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Finding]:
+        """What the agent's self-check has found about this model and what was put right, over the last minutes, in that order."""
+
+    @_builtins.property
     def adapter(self) -> Global___AdapterReport:
         """Present for a lora, from the moment when the agent knows of it as one."""
 
@@ -390,11 +395,12 @@ class ModelReport(_message.Message):
         origin_bytes: _builtins.int = ...,
         peer_bytes: _builtins.int = ...,
         peer_problems: _abc.Iterable[Global___PeerProblem] | None = ...,
+        findings: _abc.Iterable[Global___Finding] | None = ...,
         adapter: Global___AdapterReport | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "model", b"model", "problem", b"problem", "ready_at", b"ready_at", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "bytes_done", b"bytes_done", "bytes_per_second", b"bytes_per_second", "bytes_total", b"bytes_total", "current_revision", b"current_revision", "digests", b"digests", "manifest_digest", b"manifest_digest", "model", b"model", "origin_bytes", b"origin_bytes", "peer_bytes", b"peer_bytes", "peer_problems", b"peer_problems", "phase", b"phase", "problem", b"problem", "ready_at", b"ready_at", "started_at", b"started_at", "tree_digest", b"tree_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "bytes_done", b"bytes_done", "bytes_per_second", b"bytes_per_second", "bytes_total", b"bytes_total", "current_revision", b"current_revision", "digests", b"digests", "findings", b"findings", "manifest_digest", b"manifest_digest", "model", b"model", "origin_bytes", b"origin_bytes", "peer_bytes", b"peer_bytes", "peer_problems", b"peer_problems", "phase", b"phase", "problem", b"problem", "ready_at", b"ready_at", "started_at", b"started_at", "tree_digest", b"tree_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -456,6 +462,35 @@ class PeerProblem(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PeerProblem: _TypeAlias = PeerProblem  # noqa: Y015
+
+@_typing.final
+class Finding(_message.Message):
+    """Something that happened, to be told to users once: each has an id of its own."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    reason: _builtins.str
+    """FilesDamaged or FilesRepaired."""
+    message: _builtins.str
+    """A sentence for the user."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "message", b"message", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Finding: _TypeAlias = Finding  # noqa: Y015
 
 @_typing.final
 class FileDigest(_message.Message):

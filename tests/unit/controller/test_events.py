@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import cast
+
 import msgspec
 
-from controller.events import MAX_PER_CHANGE, events
+from controller.events import MAX_PER_CHANGE, events, self_checks
+from controller.facts import Facts, NodeView
+from controller.placement import Presence
+from controller.problems import Finding
+from controller.reports import NodeReport, Phase
 from controller.status import EMPTY
 from modelcache.api.status import Condition, NodeCounts, NodeProblem, Status
 
@@ -96,3 +103,23 @@ def test_a_deletion_is_told_when_it_begins() -> None:
     deleting = status(condition("Ready", "False", "Deleting", "Being removed: waiting for a."))
     assert reasons(status(READY), deleting) == ["Deleting"]
     assert events(deleting, deleting) == []
+
+
+def test_a_file_that_was_found_damaged_is_no_failed_download() -> None:
+    problem = NodeProblem(node="a", reason="FilesChanged", message="m")
+    assert reasons(status(RESOLVED), status(RESOLVED, node_problems=(problem,))) == []
+
+
+def test_findings_of_self_checks_are_told_once_each() -> None:
+    damaged, repaired = Finding("1", "FilesDamaged", "files changed"), Finding("2", "FilesRepaired", "good again")
+    report = NodeReport("d" * 64, Phase.READY, findings=(damaged, repaired))
+    facts = SimpleNamespace(
+        nodes={"a": NodeView(Presence.CONNECTED, True, report), "b": NodeView(Presence.CONNECTED, False, None)}
+    )
+    told = self_checks(cast(Facts, facts), ())
+    assert [(note.type, note.reason, note.message, identity) for note, identity in told] == [
+        ("Warning", "FilesDamaged", "a: files changed", "1"),
+        ("Normal", "FilesRepaired", "a: good again", "2"),
+    ]
+    assert [identity for _, identity in self_checks(cast(Facts, facts), {"1"})] == ["2"]
+    assert self_checks(cast(Facts, facts), {"1": None, "2": None}) == []

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controller.problems import MAX_MESSAGE
-from controller.reports import NodeReport, Phase, read_report
+from controller.reports import MAX_FINDINGS, NodeReport, Phase, read_report
 from modelcache.kube.resources import ObjectKey
 from modelcache.rpc import modelcache_pb2 as pb
 
@@ -105,3 +105,14 @@ def test_whatever_parses_is_read(data: bytes) -> None:
     except Exception:
         return
     assert all(key.namespace and key.name for key in read_report(report))
+
+
+def test_findings_are_bounded_and_printable() -> None:
+    many = [pb.Finding(id=f"{n}" * 100, reason="not a reason", message="x\x1b[31m\n" * 5000) for n in range(50)]
+    found = read(entry(findings=many)).findings
+    assert len(found) == MAX_FINDINGS
+    assert {finding.reason for finding in found} == {"SelfCheck"}
+    assert all(len(finding.id) <= 64 and len(finding.message) <= MAX_MESSAGE for finding in found)
+    assert all(finding.message.isprintable() for finding in found)
+    other = read(entry(findings=many[:1]))
+    assert other.differs_materially(read(entry()))

@@ -313,7 +313,7 @@ async def test_a_deleted_root_takes_the_labels_along(
     await controller.want(wish("team-a", "small", manifest))
     agent = start_agent()
     await controller.until_model("team-a", "small", is_ready)
-    cache.rename(cache.with_name("old"))
+    await asyncio.to_thread(cache.rename, cache.with_name("old"))
     assert await asyncio.to_thread(agent.wait) == 1
     assert ours(node) == {}
     assert "the cache root was deleted" in agent.logs()

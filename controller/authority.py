@@ -15,7 +15,7 @@ state beside them that could be lost, and every replica of the controller comes 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from cryptography import x509
@@ -40,10 +40,10 @@ SKEW = timedelta(minutes=5)
 
 @dataclass(frozen=True)
 class Authority:
-    """A certificate that may sign, and its key."""
+    """A certificate that may sign, and its key. Equal when the certificates are: the key belongs to it."""
 
     certificate: x509.Certificate
-    key: ec.EllipticCurvePrivateKey
+    key: ec.EllipticCurvePrivateKey = field(compare=False)
 
     def __repr__(self) -> str:
         return f"Authority({self.name})"

@@ -14,10 +14,13 @@ import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 from grpc import aio
 
+from agent.channel import open_channel
 from modelcache.kube.resources import ObjectKey
 from modelcache.manifest import Manifest
 from modelcache.rpc import modelcache_pb2 as pb
+from modelcache.rpc.address import parse_address
 from modelcache.rpc.modelcache_pb2_grpc import ModelCacheServiceStub
+from modelcache.tls.credentials import Credentials
 
 TIMEOUT = 60.0
 Behaviour = Callable[[pb.ModelReport, Manifest], None]
@@ -37,8 +40,9 @@ def key_of(model: pb.ModelKey) -> ObjectKey:
 class FakeAgent:
     """One agent; `start` and `stop` as often as needed, what it holds stays."""
 
-    def __init__(self, address: str, node: str, *, instance: str = "1") -> None:
+    def __init__(self, address: str, node: str, *, instance: str = "1", credentials: Credentials | None = None) -> None:
         self.address = address
+        self.credentials = credentials
         self.node = node
         self.instance = instance
         self.obeys = True
@@ -58,7 +62,8 @@ class FakeAgent:
     async def start(self) -> None:
         """Connect, say hello, report what is held."""
         self.states, self.ending = [], None
-        self._channel = aio.insecure_channel(self.address, options=[("grpc.use_local_subchannel_pool", 1)])
+        secured = self.credentials.channel_credentials() if self.credentials else None
+        self._channel = open_channel(parse_address(self.address), secured)
         self._stub = ModelCacheServiceStub(self._channel)
         self._call = self._stub.Sync()
         hello = pb.Hello(node=self.node, instance=self.instance, version="fake", cache_root="/nowhere")

@@ -68,7 +68,7 @@ class World:
         self.hub = hub
         self.clock = ShiftedClock()
         self.namespace = f"test-{secrets.token_hex(4)}"
-        self.address = ""
+        self.address = self.enrolment = ""
         self.nodes: list[str] = []
         self.agents: list[FakeAgent] = []
         self.heard: Counter[str] = Counter()
@@ -92,17 +92,19 @@ class World:
 
     async def start(self, **changes: Any) -> None:
         """Start the controller, on the same address when it ran before; returns when it serves."""
-        listening: asyncio.Future[Address] = asyncio.get_running_loop().create_future()
+        listening: asyncio.Future[tuple[Address, Address]] = asyncio.get_running_loop().create_future()
         self._stop = asyncio.Event()
         running = run(
             self.settings(**changes),
             self._stop,
-            on_listening=lambda agents, _: listening.set_result(agents),
+            on_listening=lambda *addresses: listening.set_result(addresses),
             clock=self.clock,
         )
         self._running = asyncio.create_task(running)
-        self.address = str(await listening)
-        async with aio.insecure_channel(self.address) as channel:
+        listens = await listening
+        self.address, self.enrolment = map(str, listens)
+        # With TLS it answers probes elsewhere.
+        async with aio.insecure_channel(changes.get("health_listen") or self.address) as channel:
             watch: aio.UnaryStreamMultiCallable[bytes, bytes] = channel.unary_stream(HEALTH_WATCH)
             async for status in watch(AGENTS_SERVED):
                 if status == SERVING:

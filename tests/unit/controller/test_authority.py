@@ -107,7 +107,7 @@ def test_an_authority_survives_being_stored() -> None:
     authority = new_authority(START)
     again = Authority.decode(*authority.encoded())
     assert again.name == authority.name
-    assert again.certificate == authority.certificate
+    assert again == authority
     assert again.key.private_numbers() == authority.key.private_numbers()
     assert again.created == START
 

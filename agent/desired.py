@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple
 
+from agent.lora.desired import Instructions, read_instructions
 from agent.peers.members import PeerAddress
 from modelcache.kube.resources import ObjectKey
 from modelcache.rpc.address import is_address
@@ -76,6 +77,8 @@ class Desired:
     heartbeat: float = HEARTBEAT_SECONDS
     peers: Mapping[ObjectKey, Peers] = field(default_factory=dict)
     """Not a part of `Wanted`: that they come and go is no change of mind."""
+    lora: Instructions = field(default_factory=Instructions)
+    """Adapters, and the pods into which they belong."""
 
 
 def read_desired(message: DesiredState) -> Desired:
@@ -93,7 +96,8 @@ def read_desired(message: DesiredState) -> Desired:
     low, high = _HEARTBEAT_RANGE
     seconds = float(message.heartbeat_seconds) or HEARTBEAT_SECONDS
     heartbeat = min(max(seconds, low), high)
-    return Desired(message.nonce, MappingProxyType(models), heartbeat, MappingProxyType(peers))
+    lora = read_instructions(message)
+    return Desired(message.nonce, MappingProxyType(models), heartbeat, MappingProxyType(peers), lora)
 
 
 def _wanted(entry: DesiredModel) -> Wanted:

@@ -29,8 +29,11 @@ from grpc import aio
 from agent.channel import open_channel
 from agent.content import inspect
 from agent.controllers import Registrar, finder
+from agent.desired import Desired
 from agent.enrolment import Enrolment
 from agent.fetching import TransferFetcher
+from agent.lora.adapters import Adapters, Disk, files_in_force, with_adapters
+from agent.lora.record import Record
 from agent.metrics import AgentMetrics, AgentState
 from agent.models import Models, revisions_at_start
 from agent.node import NodeLabels
@@ -47,6 +50,7 @@ from modelcache.kube.client import KubeClient
 from modelcache.kube.clock import Clock, LoopClock
 from modelcache.metrics import ApiRequests, new_registry
 from modelcache.monitor import MonitorServer
+from modelcache.paths import CachePaths
 from modelcache.rpc.address import Address, parse_address
 from modelcache.rpc.modelcache_pb2 import Capacity, Hello, Report
 from modelcache.settings import wrong
@@ -149,10 +153,21 @@ async def _serve(
         )
 
     def report() -> Report:
-        return Report(
-            models=models.reports(labels.problem, labels.next_try),
-            capacity=_capacity(settings.root, models.cached_bytes()),
+        return with_adapters(
+            Report(
+                models=models.reports(labels.problem, labels.next_try),
+                capacity=_capacity(settings.root, models.cached_bytes()),
+            ),
+            adapters,
         )
+
+    def take(desired: Desired) -> None:
+        models.take(desired)
+        adapters.take(desired.lora)
+
+    def models_changed() -> None:
+        adapters.poke()
+        sync.changed()
 
     def state() -> AgentState:
         usage = shutil.disk_usage(settings.root)
@@ -196,7 +211,7 @@ async def _serve(
         connect_to,
         hello=hello,
         report=report,
-        take=lambda desired: models.take(desired),
+        take=take,
         clock=clock,
         rng=rng,
     )
@@ -209,7 +224,8 @@ async def _serve(
         manifest=sync.manifest,
         shown=labels.shown,
         announce=labels.want,
-        changed=sync.changed,
+        changed=models_changed,
+        loaded=lambda key: adapters.snapshots(key),
         grant=exchange.grant if exchange is not None else lambda grants: None,
         clock=clock,
         unix=time.time,
@@ -227,7 +243,22 @@ async def _serve(
     watched.metrics.state = state
     watched.problem = ""
 
-    parts = [models.run(), labels.informer.run(), labels.run()]
+    paths = CachePaths(settings.root)
+    adapters = Adapters(
+        settings.node,
+        paths.adapters,
+        await in_thread(lambda: Record.load(paths.adapters)),
+        disk=Disk(
+            files=lambda key, digest: files_in_force(paths, key, digest, models.in_force(key, digest)),
+            leaving=models.to_be_unloaded,
+        ),
+        needed=models.poke,
+        changed=sync.changed,
+        clock=clock,
+        unix=time.time,
+        rng=rng,
+    )
+    parts = [models.run(), adapters.run(), labels.informer.run(), labels.run()]
     enrolment = _enrolment(settings, wallet, clock, rng) if wallet is not None else None
     if enrolment is not None and wallet is not None:
         wallet.on_change(sync.restart)

@@ -61,12 +61,15 @@ class Models:
         announce: Callable[[Mapping[ObjectKey, str]], None],
         changed: Callable[[], None],
         grant: Callable[[Mapping[ObjectKey, Grant]], None] = lambda grants: None,
+        loaded: Callable[[ObjectKey], frozenset[str]] = lambda key: frozenset(),
         clock: Clock,
         unix: Callable[[], float],
         rng: Random,
         metrics: AgentMetrics | None = None,
     ) -> None:
         """`held`: what is published at start. `announce` and `shown` are the node's labels. `changed`: look at `reports`.
+
+        `loaded` tells the snapshots of a model that an engine may have loaded; `poke` when it tells something else.
 
         `grant` is told which peers may read what.
         """
@@ -91,6 +94,7 @@ class Models:
             slots=slots,
             manifest=manifest,
             shown=shown,
+            loaded=loaded,
             sweep=self.sweep,
             litter=self._note_litter,
             swept=self._swept,
@@ -146,11 +150,24 @@ class Models:
         self._dirty.set()
         self._announce({})
 
-    def poke(self) -> None:
-        """The node's labels have changed: everybody looks again."""
-        for worker in self._workers.values():
+    def poke(self, key: ObjectKey | None = None) -> None:
+        """Something outside has changed, the node's labels or (with `key`) about one model: look again."""
+        for worker in self._workers.values() if key is None else filter(None, [self._workers.get(key)]):
             worker.poke()
         self._dirty.set()
+
+    def in_force(self, key: ObjectKey, digest: str) -> str | None:
+        """The snapshot of a model that is in force, sound, and made from this manifest; None when there is none."""
+        worker = self._workers.get(key)
+        snapshot = worker.current.snapshot if worker is not None and worker.current is not None else None
+        fits = snapshot is not None and snapshot.sound and snapshot.manifest_digest == digest
+        return snapshot.name if fits and snapshot is not None else None
+
+    def to_be_unloaded(self, key: ObjectKey) -> frozenset[str]:
+        """The snapshots of a model whose removal waits for nothing but the engines that have them loaded."""
+        worker = self._workers.get(key)
+        step = plan.next_step(worker.view) if worker is not None else None
+        return step.snapshots if isinstance(step, plan.AwaitUnload) else frozenset()
 
     def reports(self, label_problem: str, label_next_try: float | None) -> list[ModelReport]:
         """Everything there is to say about the models. The problem is that of the node's labels, empty for none."""

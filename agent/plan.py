@@ -9,6 +9,7 @@ The orders that must never be broken, and the place where each of them is held:
 - Nothing is removed unless a controller has said so: `heard` is False (and `wanted` None) until the first desired state,
   and a model whose manifest the controller does not know yet is kept as it is.
 - The label goes before the files: `RemoveModel` only once the API server has confirmed that the label is gone.
+- An adapter goes out of the engines before its files go: `AwaitUnload` (see `agent.lora`).
 - Files come before the label: `announced` names only a revision that is published, sound and `current`.
 - An update never withdraws: the old snapshot stays current and announced until the new one is published; it is removed
   only after the node's labels stand at the new one (`snapshot_may_go`).
@@ -80,6 +81,7 @@ class View:
     was checked. `contradiction`: how the target's digests differ from those of the bytes that were fetched for it, empty
     when they do not. `shown`: value of the revision label that the API server has confirmed, UNLABELLED when it has
     confirmed that there is none, None when neither is known. `emptied`: the files of the model have been removed.
+    `loaded`: names of the snapshots that an engine of this node may have loaded, for a LoRA adapter.
     """
 
     heard: bool
@@ -90,6 +92,7 @@ class View:
     contradiction: str = ""
     shown: str | None = None
     emptied: bool = False
+    loaded: frozenset[str] = frozenset()
 
     @property
     def current(self) -> Snapshot | None:
@@ -177,6 +180,13 @@ class Withdraw:
 
 
 @dataclass(frozen=True, slots=True)
+class AwaitUnload:
+    """Wait until no engine has these snapshots loaded any more."""
+
+    snapshots: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
 class RemoveModel:
     """Remove every file of the model."""
 
@@ -199,6 +209,7 @@ Step: TypeAlias = (
     | Done
     | Refuse
     | Withdraw
+    | AwaitUnload
     | RemoveModel
     | Forget
 )
@@ -256,7 +267,9 @@ def _arrival(view: View, target: Target, held: Snapshot | None) -> Step:
         return Publish(target.digest)
     # Other content under the same revision (the source was exchanged for another one that uses the same name): the only
     # update that cannot happen side by side. The new content is complete, so the gap is short.
-    return RemoveSnapshot(obstacle.name) if snapshot_may_go(obstacle, view) else Withdraw()
+    if not _is_withdrawn(obstacle, view):
+        return Withdraw()
+    return AwaitUnload(frozenset({obstacle.name})) if obstacle.name in view.loaded else RemoveSnapshot(obstacle.name)
 
 
 def _settling(view: View, target: Target, held: Snapshot) -> Step:
@@ -274,18 +287,24 @@ def _settling(view: View, target: Target, held: Snapshot) -> Step:
 
 
 def _removal(view: View) -> Step:
-    """The way of a model off the node: label, then files, then the reports."""
+    """The way of a model off the node: label, then the engines, then files, then the reports."""
     if view.shown != UNLABELLED:
         return Withdraw()
+    if view.loaded:
+        return AwaitUnload(view.loaded)
     return Forget() if view.emptied else RemoveModel()
 
 
 def snapshot_may_go(snapshot: Snapshot, view: View) -> bool:
     """Whether one snapshot of a model that stays on the node may be removed now.
 
-    Nobody may be sent to it any more: the node's labels either stand at the snapshot in force, and it is another one, or
-    there are none.
+    Nobody may be sent to it any more, and no engine may read it.
     """
+    return snapshot.name not in view.loaded and _is_withdrawn(snapshot, view)
+
+
+def _is_withdrawn(snapshot: Snapshot, view: View) -> bool:
+    """Whether the node's labels either stand at the snapshot in force, and it is another one, or there are none."""
     if view.shown == UNLABELLED:
         return True
     current = view.current
@@ -307,7 +326,7 @@ def announced(view: View) -> str | None:
     if current is None or not current.sound:
         return None
     step = next_step(view)
-    leaving = isinstance(step, Withdraw | RemoveModel | Forget) or step == RemoveSnapshot(current.name)
+    leaving = isinstance(step, Withdraw | AwaitUnload | RemoveModel | Forget) or step == RemoveSnapshot(current.name)
     return None if leaving else current.revision
 
 

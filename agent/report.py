@@ -166,14 +166,18 @@ def seconds_until_due(last: Report | None, report: Report, *, since: float, hear
 
 def essence(report: Report) -> Report:
     """The report without what changes all the time: progress, rates, times of tries, free space."""
-    kept = Report(nonce=report.nonce)
+    kept = Report(nonce=report.nonce, unloads=report.unloads)
     for model in report.models:
         entry = kept.models.add()
         entry.CopyFrom(model)
         for name in _PROGRESS:
             entry.ClearField(name)  # type: ignore[arg-type]  # the stub lists the names as literals
-        if entry.HasField("problem"):
-            entry.problem.ClearField("next_try")
+        problems = [pod.problem for pod in entry.adapter.pods if pod.HasField("problem")]
+        for problem in [*([entry.problem] if entry.HasField("problem") else []), *problems]:
+            problem.ClearField("next_try")
+    for unload in kept.unloads:
+        if unload.HasField("problem"):
+            unload.problem.ClearField("next_try")
     return kept
 
 

@@ -51,8 +51,8 @@ from modelcache.kube.resources import ObjectKey
 
 _log = logging.getLogger(__name__)
 
-_WAITING = (plan.Keep, plan.AwaitDigests, plan.Announce, plan.Withdraw, plan.Done)
-"""Steps that others take: the controller, or the node's labels."""
+_WAITING = (plan.Keep, plan.AwaitDigests, plan.Announce, plan.Withdraw, plan.AwaitUnload, plan.Done)
+"""Steps that others take: the controller, the node's labels, or engines that have the files loaded."""
 _STOPPABLE = (plan.FetchManifest, plan.Download, plan.Mend)
 """Steps that may take long, and lose nothing when they are stopped. The others are short, and run to their end."""
 _ASK_AGAIN_SECONDS = 10.0
@@ -115,6 +115,7 @@ class ModelWorker:
             contradiction=self._contradiction if fits else "",
             shown=self._around.shown(self.key),
             emptied=self._emptied,
+            loaded=self._around.loaded(self.key),
         )
 
     @property

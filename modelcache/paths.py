@@ -10,6 +10,7 @@
       hub/<namespace>/models--org--name/     the same files as a Hugging Face hub cache
       staging/                               directories being built; emptied at start
       state.sqlite3                          index
+      adapters.json                          which LoRA adapters the agent has loaded into which pods
 
 All of `<root>` is one file system: hard links and renames between these directories have to work.
 """
@@ -37,6 +38,7 @@ class CachePaths:
         self.hub = root / "hub"
         self.staging = root / "staging"
         self.index = root / "state.sqlite3"
+        self.adapters = root / "adapters.json"
         self.lock = root / "agent.lock"
 
     def blob(self, sha256: str) -> Path:

@@ -18,6 +18,7 @@ from typing import NamedTuple
 from agent.lora.desired import Instructions, read_instructions
 from agent.peers.members import PeerAddress
 from modelcache.kube.resources import ObjectKey
+from modelcache.logs import readable_trace
 from modelcache.rpc.address import is_address
 from modelcache.rpc.modelcache_pb2 import DesiredModel, DesiredState
 from modelcache.sources.base import Credential
@@ -54,6 +55,8 @@ class Wanted:
     attempt: str = ""
     credential: Credential | None = None
     flaw: str = ""
+    trace: str = ""
+    """Which change of the DynamoModel this follows from; see `modelcache.logs`."""
 
 
 class Peers(NamedTuple):
@@ -109,6 +112,7 @@ def _wanted(entry: DesiredModel) -> Wanted:
         attempt=entry.attempt,
         credential=Credential(values) if values else None,
         flaw=_flaw(entry),
+        trace=readable_trace(entry.trace),
     )
 
 

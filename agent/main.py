@@ -48,6 +48,7 @@ from agent.threads import in_thread
 from agent.transfer import Downloader, TransferSettings
 from modelcache.kube.client import KubeClient
 from modelcache.kube.clock import Clock, LoopClock
+from modelcache.logs import about
 from modelcache.metrics import ApiRequests, new_registry
 from modelcache.monitor import MonitorServer
 from modelcache.paths import CachePaths
@@ -75,6 +76,11 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
     `modelcache.kube.errors.ConfigError` (no cluster to talk to), all at start, each with a message for the administrator.
     """
     settings.check()
+    with about(node=settings.node):
+        await _watched(settings, stop)
+
+
+async def _watched(settings: Settings, stop: asyncio.Event) -> None:
     registry = new_registry("agent", version(DISTRIBUTION))
     watched = Watched(AgentMetrics(registry), ApiRequests(registry))
     address = settings.metrics_address
@@ -181,6 +187,7 @@ async def _serve(
             connected=sync.connected,
             heard_at=sync.heard_at,
             labels_stuck=bool(labels.problem),
+            certificate_expires_at=_expiry(wallet),
             downloads=slots.taken,
             downloads_waiting=slots.waiting,
             scrub_ratio=selfcheck.round.ratio,
@@ -200,7 +207,7 @@ async def _serve(
         rng=rng,
         on_change=labels_changed,
     )
-    exchange = _open_exchange(settings, store, downloader, lambda: labels.zone, wallet)
+    exchange = _open_exchange(settings, store, downloader, lambda: labels.zone, wallet, watched.metrics.served)
     peer_address = str(exchange.address) if exchange is not None else ""
 
     def connect_to(address: Address) -> aio.Channel:
@@ -300,7 +307,12 @@ async def _withdraw(models: Models, labels: NodeLabels, clock: Clock) -> None:
 
 
 def _open_exchange(
-    settings: Settings, store: Store, downloader: Downloader, zone: Callable[[], str], wallet: Wallet | None
+    settings: Settings,
+    store: Store,
+    downloader: Downloader,
+    zone: Callable[[], str],
+    wallet: Wallet | None,
+    on_sent: Callable[[int], None],
 ) -> PeerExchange | None:
     """Listens for other agents; None when that is switched off. Raises SettingsError when the address cannot be had."""
     if not settings.peer_listen:
@@ -317,6 +329,7 @@ def _open_exchange(
             zone=zone,
             tuning=replace(DEFAULT_TUNING, uploads=settings.peer_uploads),
             wallet=wallet,
+            on_sent=on_sent,
         )
     except OSError as error:
         raise wrong("peer_listen", f"is {settings.peer_listen}, which cannot be had: {error.strerror}") from error
@@ -343,6 +356,12 @@ async def _until_stopped(stop: asyncio.Event, parts: list[Coroutine[Any, Any, No
     for task in ended - {stopping}:
         task.result()
     return not left
+
+
+def _expiry(wallet: Wallet | None) -> float | None:
+    """When the certificate ends, in Unix seconds; None when there is none."""
+    held = wallet.held if wallet is not None else None
+    return held.presented.not_after.timestamp() if held is not None else None
 
 
 def _capacity(root: Path, cached_bytes: int) -> Capacity:

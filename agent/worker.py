@@ -494,4 +494,6 @@ class ModelWorker:
     def _say(self, text: str, level: int = logging.INFO) -> None:
         revision = self.known.manifest.revision[:12] if self.known is not None else ""
         context = {"model": str(self.key), "node": self._around.node, "revision": revision}
+        if self._wanted is not None and self._wanted.trace:
+            context["trace"] = self._wanted.trace
         _log.log(level, "%s", text, extra=context)

@@ -1,7 +1,7 @@
 """Logging of the daemons: one line per event, as JSON in a cluster, as text for people. Standard library only.
 
-Context (model, node, revision) goes in through `extra=`; in JSON every such field is a key of its own, in text it follows
-the message as `key=value`.
+Context (model, node, revision, trace) goes in through `modelcache.logs.about` and `extra=`; in JSON every such field is a key
+of its own, in text it follows the message as `key=value`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import logging
 import sys
 from datetime import UTC, datetime
 from enum import StrEnum
+
+from modelcache.logs import AddFields
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
@@ -63,6 +65,7 @@ def configure_logging(log_format: LogFormat, level: str) -> None:
         )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if log_format is LogFormat.json else TextFormatter())
+    handler.addFilter(AddFields())
     logging.basicConfig(level=_LEVELS[level.lower()], handlers=[handler], force=True)
     # Libraries report every request at these levels; what matters of it we say ourselves.
     for chatty in ("httpx2", "httpcore2", "urllib3", "huggingface_hub", "kubernetes", "grpc", "asyncio"):

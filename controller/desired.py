@@ -66,6 +66,7 @@ def _entry(key: ObjectKey, order: Order, company: Company, node: str) -> pb.Desi
         hub_ref=order.hub_ref,
         tree_digest=order.tree_digest,
         attempt=order.attempt,
+        trace=order.trace,
         peers=company.peers,
         keep_peers=company.keep,
         joined=company.joined,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import grpc
@@ -103,8 +103,19 @@ class Issuer(Protocol):
 class EnrolmentService(EnrolmentServiceServicer):
     """Answers agents that have no certificate yet."""
 
-    def __init__(self, client: KubeClient, issuer: Issuer, account: str, clock: Clock) -> None:
-        """`account` is the user name of the agents' ServiceAccount: `system:serviceaccount:<namespace>:<name>`."""
+    def __init__(
+        self,
+        client: KubeClient,
+        issuer: Issuer,
+        account: str,
+        clock: Clock,
+        on_answer: Callable[[str], None] = lambda refusal: None,
+    ) -> None:
+        """`account` is the user name of the agents' ServiceAccount: `system:serviceaccount:<namespace>:<name>`.
+
+        `on_answer` is told about each answer: the code of a refusal, empty for a certificate.
+        """
+        self._on_answer = on_answer
         self._client = client
         self._issuer = issuer
         self._account = account
@@ -118,10 +129,13 @@ class EnrolmentService(EnrolmentServiceServicer):
     ) -> pb.IssueCertificateResponse:
         """A certificate for the node that the token names."""
         try:
-            return pb.IssueCertificateResponse(certificate=await self._issue(request))
+            certificate = await self._issue(request)
         except Refused as error:
+            self._on_answer(error.code.name)
             self._quietly.warning(error.code.name, "refused a certificate to %s: %s", context.peer(), error.message)
             await context.abort(error.code, error.message)
+        self._on_answer("")
+        return pb.IssueCertificateResponse(certificate=certificate)
 
     async def _issue(self, request: pb.IssueCertificateRequest) -> bytes:
         try:

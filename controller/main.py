@@ -118,9 +118,13 @@ async def _work(
         await _lead_when_elected(client, server, watched, settings, clock, rng)
         return
     lifetime = timedelta(seconds=settings.certificate_lifetime)
-    trust = Trust(client, settings.namespace, wallet, clock, rng, wall=lambda: datetime.now(UTC), lifetime=lifetime)
+    trust = Trust(
+        client, settings.namespace, wallet, clock, rng,
+        wall=lambda: datetime.now(UTC), lifetime=lifetime, on_signer=watched.metrics.authority_expires,
+    )  # fmt: skip
+    server.on_refused(watched.metrics.refused)
     await trust.load()
-    service = EnrolmentService(client, trust, settings.agent_user, clock)
+    service = EnrolmentService(client, trust, settings.agent_user, clock, watched.metrics.certificate_asked)
     enrolment = await server.start_enrolment(settings.enrolment_address, service, wallet)
     address = await server.start()
     _log.info("listening for agents at %s, enrolment at %s; API server %s", address, enrolment, client.server)

@@ -122,9 +122,11 @@ class ControllerMetrics:
         """An agent, or a request of one, was refused; `reason` is a word, such as `unauthenticated`."""
         self._refused.labels(self._reason(reason)).inc()
 
-    def certified(self, *, issued: bool) -> None:
-        """An agent asked for a certificate."""
-        self._certificates.labels("issued" if issued else "refused").inc()
+    def certificate_asked(self, refusal: str) -> None:
+        """An agent asked for a certificate; `refusal` is why it got none, empty when it got one."""
+        self._certificates.labels("refused" if refusal else "issued").inc()
+        if refusal:
+            self.refused(refusal)
 
     def authority_expires(self, at: float) -> None:
         """The certificate authority ends at this time, in Unix seconds."""

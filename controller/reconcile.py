@@ -36,6 +36,7 @@ from modelcache.api.status import Status
 from modelcache.kube.errors import KubeError
 from modelcache.kube.informer import Informer
 from modelcache.kube.resources import ObjectKey
+from modelcache.logs import about, trace_of
 from modelcache.paths import CachePaths
 from modelcache.sources.errors import InvalidURI
 
@@ -81,6 +82,10 @@ class Reconciler:
 
     async def reconcile(self, key: ObjectKey) -> float | None:
         """Look at one model. Returns the seconds after which to look again; raises KubeError."""
+        with about(model=str(key)):
+            return await self._look(key)
+
+    async def _look(self, key: ObjectKey) -> float | None:
         model = self._models.get(key)
         invalid = self._models.invalid.get(key)
         if invalid is not None:
@@ -92,12 +97,14 @@ class Reconciler:
             return None
         tracked = self._memory.of(key, model.metadata.uid)
         arrivals = self._registry.arrivals
+        revision = tracked.pinned.revision[:12] if tracked.pinned is not None else ""
         try:
-            if self._writer.is_stale(model, tracked):
-                return LOOK_AGAIN
-            if model.deleting or model.spec.source is None:
-                return await self._remove(model, tracked)
-            return await self._keep(model, tracked)
+            with about(trace=trace_of(model.metadata.uid, model.metadata.generation), revision=revision):
+                if self._writer.is_stale(model, tracked):
+                    return LOOK_AGAIN
+                if model.deleting or model.spec.source is None:
+                    return await self._remove(model, tracked)
+                return await self._keep(model, tracked)
         finally:
             tracked.looked = arrivals
             self._wake_newcomers(arrivals)
@@ -192,6 +199,7 @@ class Reconciler:
                 tree_digest=checksum(model.spec),
                 attempt=attempt_of(model),
                 credential=tracked.credential,
+                trace=trace_of(model.metadata.uid, model.metadata.generation),
                 adapter=adapter_order(model, serving),
             )
         if order != tracked.order:

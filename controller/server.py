@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 
 import grpc
 from grpc import aio
@@ -127,6 +128,10 @@ class AgentServer:
         server = self._new_server(_HEALTH)
         self._others.append(server)
         return await _listen(server, "health_listen", address, None)
+
+    def on_refused(self, observe: Callable[[str], None]) -> None:
+        """Tell `observe` the reason whenever an agent is turned away at the stream."""
+        self._service.on_refused = observe
 
     async def open(self, desk: Desk) -> None:
         """Answer agents from now on."""

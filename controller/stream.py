@@ -114,6 +114,8 @@ class AgentService(ModelCacheServiceServicer):
         self.desk: Desk | None = None
         self._certified = certified
         self._wall = wall
+        self.on_refused: Callable[[str], None] = lambda code: None
+        """Told when an agent is turned away for good."""
 
     # The generated base class describes the synchronous and the asyncio server in one signature that neither fits.
     async def Sync(
@@ -196,25 +198,30 @@ class AgentService(ModelCacheServiceServicer):
             async with asyncio.timeout(HELLO_WAIT):
                 first = await anext(aiter(requests), None)
         except TimeoutError:
-            await _refuse(context, _INVALID, f"no Hello within {HELLO_WAIT:.0f} s")
+            await self._turn_away(context, _INVALID, f"no Hello within {HELLO_WAIT:.0f} s")
         if first is None or first.WhichOneof("message") != "hello":
-            await _refuse(context, _INVALID, "the first message of a stream has to be a Hello")
+            await self._turn_away(context, _INVALID, "the first message of a stream has to be a Hello")
         hello = first.hello
         if not is_node_name(hello.node):
-            await _refuse(context, _INVALID, f"{hello.node[:80]!r} cannot be the name of a Node")
+            await self._turn_away(context, _INVALID, f"{hello.node[:80]!r} cannot be the name of a Node")
         if caller and caller.identity.node != hello.node:
             _log.warning("the agent of node %s claims to be on node %s: refused", caller.identity.node, hello.node)
             text = f"the certificate is for node {caller.identity.node}, but the Hello names {hello.node}; check --node"
-            await _refuse(context, grpc.StatusCode.PERMISSION_DENIED, text)
+            await self._turn_away(context, grpc.StatusCode.PERMISSION_DENIED, text)
         if not hello.instance:
-            await _refuse(context, _INVALID, "the Hello has no instance")
+            await self._turn_away(context, _INVALID, "the Hello has no instance")
         if desk.nodes.get(ObjectKey("", hello.node)) is None:
             _log.warning("an agent at %s claims to be on node %s, which does not exist", context.peer(), hello.node)
             text = f"there is no Node {hello.node} in the cluster; check the agent's --node"
-            await _refuse(context, grpc.StatusCode.NOT_FOUND, text)
+            await self._turn_away(context, grpc.StatusCode.NOT_FOUND, text)
         if self.desk is not desk:
             await _refuse(context, grpc.StatusCode.UNAVAILABLE, NOT_SERVING)
         return desk.registry.connect(hello, context.peer())
+
+    async def _turn_away(self, context: Context, code: grpc.StatusCode, message: str) -> Never:
+        """`_refuse` somebody who would be refused by every controller."""
+        self.on_refused(code.name)
+        await _refuse(context, code, message)
 
     async def _read(self, desk: Desk, session: Session, requests: AsyncIterator[pb.SyncRequest]) -> None:
         """Reports, until the agent closes its side or the connection breaks."""

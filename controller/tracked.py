@@ -45,6 +45,7 @@ class Order:
     tree_digest: str = ""
     attempt: str = ""
     credential: Credential | None = None
+    trace: str = ""
     adapter: AdapterOrder | None = None
 
 

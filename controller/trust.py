@@ -77,8 +77,13 @@ class Trust:
         wall: Callable[[], datetime],
         *,
         lifetime: timedelta,
+        on_signer: Callable[[float], None] = lambda expires: None,
     ) -> None:
-        """`lifetime` is that of every certificate. `wall` tells the time in UTC."""
+        """`lifetime` is that of every certificate. `wall` tells the time in UTC.
+
+        `on_signer` is told when the authority that signs ends, in Unix seconds.
+        """
+        self._on_signer = on_signer
         self._client = client
         self._namespace = namespace
         self._wallet = wallet
@@ -144,6 +149,7 @@ class Trust:
         if before is None or before.signer != wanted.signer:
             assert wanted.signer is not None
             _log.info("certificates are signed by authority %s until %s", wanted.signer.name, wanted.signer.expires)
+            self._on_signer(wanted.signer.expires.timestamp())
         self._renew()
 
     def _renew(self) -> None:

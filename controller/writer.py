@@ -23,6 +23,7 @@ from modelcache.kube.clock import Clock
 from modelcache.kube.events import EventRecorder
 from modelcache.kube.objects import ObjectReference
 from modelcache.kube.resources import DYNAMO_MODELS
+from modelcache.logs import TRACE_ANNOTATION, trace_of
 
 _log = logging.getLogger(__name__)
 
@@ -99,7 +100,8 @@ class StatusWriter:
         _log.info("%s: %s: %s", model.key, note.reason, note.message)
         about = ObjectReference(API_VERSION, KIND, model.metadata.name, model.metadata.namespace, model.metadata.uid)
         send = self._recorder.normal if note.type == "Normal" else self._recorder.warning
-        send(about, note.reason, note.message)
+        trace = trace_of(model.metadata.uid, model.metadata.generation)
+        send(about, note.reason, note.message, {TRACE_ANNOTATION: trace})
 
 
 def completed_in(old: Status, new: Status) -> float | None:

@@ -35,8 +35,11 @@ class PeerExchange:
         tuning: SwarmTuning = DEFAULT_TUNING,
         clock: Clock = SystemClock(),  # noqa: B008 -- stateless
         wallet: Wallet | None = None,
+        on_sent: Callable[[int], None] = lambda count: None,
     ) -> None:
-        """`wallet` None: no TLS. Raises OSError when the address cannot be had.
+        """`wallet` None: no TLS. `on_sent` is told about bytes for other agents, from any thread.
+
+        Raises OSError when the address cannot be had.
 
         `bandwidth` is that of the node in one direction, bytes/s: a link sends as much as it receives, at the same time. So
         what comes in from peers is paid for together with what comes from origins (`download_limit`), and what goes out has a
@@ -59,6 +62,7 @@ class PeerExchange:
             TokenBucket(bandwidth, clock),
             tuning,
             wallet=wallet,
+            on_sent=on_sent,
         )
         self.address = Address(listen.host, self.server.port)
         """Where others find this agent."""

@@ -20,7 +20,7 @@ import os
 import ssl
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler
 from types import MappingProxyType
@@ -84,8 +84,9 @@ class PeerServer:
         tuning: SwarmTuning = DEFAULT_TUNING,
         settings: ServerSettings = ServerSettings(),
         wallet: Wallet | None = None,
+        on_sent: Callable[[int], None] = lambda count: None,
     ) -> None:
-        """Raises OSError when the address cannot be had. `limiter` is paid for everything that is sent.
+        """Raises OSError when the address cannot be had. `limiter` is paid for everything that is sent, `on_sent` told of it.
 
         `wallet` None: no TLS, and everybody is believed who he says that he is.
         """
@@ -93,6 +94,7 @@ class PeerServer:
         self.holdings = holdings
         self.access = access
         self.limiter = limiter
+        self.on_sent = on_sent
         self.settings = settings
         self.tuning = tuning
         self.uploads = Uploads(tuning)
@@ -272,6 +274,7 @@ class _Handler(BaseHTTPRequestHandler):
                     self.close_connection = True
                     return False
                 offset, count = offset + sent, count - sent
+                self.peers.on_sent(sent)
                 try:
                     limiter.pay(sent, self.peers.closing)
                 except Cancelled:

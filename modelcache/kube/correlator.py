@@ -13,8 +13,8 @@ by remembering only the most recently used keys.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
 from modelcache.kube.errors import printable
@@ -34,6 +34,8 @@ class Occurrence:
     type: str
     reason: str
     message: str
+    annotations: Mapping[str, str] = field(default_factory=dict, compare=False)
+    """For the Event's metadata; those of the first of similar occurrences stay."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +120,7 @@ class Correlator:
         key = (_source(occurrence), "" if combined else occurrence.message)
         if combined:
             message = truncated(f"(combined from similar events): {occurrence.message}")
-            occurrence = Occurrence(occurrence.regarding, occurrence.type, occurrence.reason, message)
+            occurrence = replace(occurrence, message=message)
         before = self._records.find(key)
         if before is None:
             record = Record(self._name(occurrence.regarding.name, now), key, occurrence, 1, now, now)
@@ -168,11 +170,11 @@ def _source(occurrence: Occurrence) -> Hashable:
 
 
 def _trimmed(occurrence: Occurrence) -> Occurrence:
-    return Occurrence(
-        occurrence.regarding,
-        "Warning" if occurrence.type == "Warning" else "Normal",
-        printable(occurrence.reason, 128),
-        truncated(occurrence.message),
+    return replace(
+        occurrence,
+        type="Warning" if occurrence.type == "Warning" else "Normal",
+        reason=printable(occurrence.reason, 128),
+        message=truncated(occurrence.message),
     )
 
 

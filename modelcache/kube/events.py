@@ -12,7 +12,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from random import Random
@@ -112,13 +112,17 @@ class EventRecorder:
         """Occurrences that are not sent yet."""
         return len(self._queue)
 
-    def normal(self, regarding: ObjectReference, reason: str, message: str) -> None:
+    def normal(
+        self, regarding: ObjectReference, reason: str, message: str, annotations: Mapping[str, str] | None = None
+    ) -> None:
         """Something went as it should. `reason` is one UpperCamelCase word, `message` a sentence (cut at 1024 bytes)."""
-        self._record(Occurrence(regarding, "Normal", reason, message))
+        self._record(Occurrence(regarding, "Normal", reason, message, annotations or {}))
 
-    def warning(self, regarding: ObjectReference, reason: str, message: str) -> None:
+    def warning(
+        self, regarding: ObjectReference, reason: str, message: str, annotations: Mapping[str, str] | None = None
+    ) -> None:
         """Something needs attention. As `normal`."""
-        self._record(Occurrence(regarding, "Warning", reason, message))
+        self._record(Occurrence(regarding, "Warning", reason, message, annotations or {}))
 
     def _record(self, occurrence: Occurrence) -> None:
         if len(self._queue) >= self._capacity:
@@ -177,10 +181,13 @@ class EventRecorder:
     async def _create(self, record: Record) -> None:
         regarding = msgspec.to_builtins(record.occurrence.regarding)
         namespace = _namespace(record)
+        metadata: dict[str, Any] = {"name": record.name, "namespace": namespace}
+        if record.occurrence.annotations:
+            metadata["annotations"] = dict(record.occurrence.annotations)
         body: dict[str, Any] = {
             "apiVersion": EVENTS.api_version,
             "kind": EVENTS.kind,
-            "metadata": {"name": record.name, "namespace": namespace},
+            "metadata": metadata,
             "involvedObject": {field: value for field, value in regarding.items() if value},
             "type": record.occurrence.type,
             "reason": record.occurrence.reason,

@@ -568,6 +568,7 @@ class DesiredModel(_message.Message):
     PEERS_FIELD_NUMBER: _builtins.int
     KEEP_PEERS_FIELD_NUMBER: _builtins.int
     JOINED_FIELD_NUMBER: _builtins.int
+    TRACE_FIELD_NUMBER: _builtins.int
     ADAPTER_FIELD_NUMBER: _builtins.int
     manifest_digest: _builtins.str
     """Empty: keep whatever the node has of this model, the controller does not know yet what it should be."""
@@ -581,6 +582,8 @@ class DesiredModel(_message.Message):
     """The controller has not heard from all agents of the model since it started: peers that are known from before stay."""
     joined: _builtins.int
     """When this agent began with the model, to be compared with `joined` of its peers."""
+    trace: _builtins.str
+    """Which change of the DynamoModel this follows from: for log lines, and nothing else."""
     @_builtins.property
     def model(self) -> Global___ModelKey: ...
     @_builtins.property
@@ -609,11 +612,12 @@ class DesiredModel(_message.Message):
         peers: _abc.Iterable[Global___Peer] | None = ...,
         keep_peers: _builtins.bool = ...,
         joined: _builtins.int = ...,
+        trace: _builtins.str = ...,
         adapter: Global___Adapter | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "credential", b"credential", "model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "attempt", b"attempt", "credential", b"credential", "hub_ref", b"hub_ref", "joined", b"joined", "keep_peers", b"keep_peers", "manifest_digest", b"manifest_digest", "model", b"model", "peers", b"peers", "tree_digest", b"tree_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "attempt", b"attempt", "credential", b"credential", "hub_ref", b"hub_ref", "joined", b"joined", "keep_peers", b"keep_peers", "manifest_digest", b"manifest_digest", "model", b"model", "peers", b"peers", "trace", b"trace", "tree_digest", b"tree_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

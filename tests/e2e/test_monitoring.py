@@ -56,6 +56,12 @@ def test_prometheus_sees_a_model_arrive(
         assert (
             prometheus.query("sum(modelcache_api_requests_total{resource='dynamomodels/status', code='200'})")[0][1] > 0
         )
+        # From an Event of the object to the line of the agent that brought it there.
+        ready_event = next(event for event in tiny.events() if event["reason"] == "Ready")
+        trace = ready_event["metadata"]["annotations"]["modelcache.nvidia.com/trace"]
+        logs = cluster.all_logs().splitlines()
+        assert any(f"trace={trace}" in line and "agent.worker" in line and "download" in line for line in logs)
+        assert any(f"trace={trace}" in line and "controller." in line for line in logs)
         assert {rule["health"] for rule in prometheus.rules()} <= {"ok", "unknown"}
     finally:
         prometheus.close()

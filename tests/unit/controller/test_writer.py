@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -41,10 +42,14 @@ class Events(EventRecorder):
     def __init__(self) -> None:
         self.told: list[tuple[str, str]] = []
 
-    def normal(self, regarding: ObjectReference, reason: str, message: str) -> None:
+    def normal(
+        self, regarding: ObjectReference, reason: str, message: str, annotations: Mapping[str, str] | None = None
+    ) -> None:
         self.told.append(("Normal", reason))
 
-    def warning(self, regarding: ObjectReference, reason: str, message: str) -> None:
+    def warning(
+        self, regarding: ObjectReference, reason: str, message: str, annotations: Mapping[str, str] | None = None
+    ) -> None:
         self.told.append(("Warning", reason))
 
 

@@ -77,7 +77,7 @@ def held_of(row: PublishedSnapshot, known: Known | None, condition: Condition | 
     """A row of the store with what is known about it. `condition` None: nothing was found out in this process."""
     if known is None:
         # Without its manifest nobody can say what it should contain: it is not announced, and replaced when wanted.
-        lost = Snapshot(row.snapshot, "", row.snapshot, row.current, Condition.DAMAGED)
+        lost = Snapshot(row.snapshot, "", row.snapshot, row.current, Condition.DAMAGED, policy=row.policy)
         return Held(row, None, lost)
     unknown = Condition.SOUND if row.verified_at is not None else Condition.DOUBTFUL
     snapshot = Snapshot(
@@ -87,14 +87,18 @@ def held_of(row: PublishedSnapshot, known: Known | None, condition: Condition | 
         current=row.current,
         condition=condition or unknown,
         ref=(row.hub.ref or "") if row.hub is not None else "",
+        policy=row.policy,
     )
     return Held(row, known, snapshot)
 
 
 def load_held(cache: Cache, key: ObjectKey, conditions: Mapping[str, Condition]) -> tuple[Held, ...]:
-    """Everything published of one model. Blocks for the disk. `conditions` is what is known by the name of a snapshot."""
+    """Everything published of one model. Blocks for the disk. `conditions` is what is known by the name of a snapshot.
+
+    One that is not named is doubtful: nobody has looked at it in this process.
+    """
     rows = [row for row in cache.published() if (row.namespace, row.name) == key]
-    return tuple(held_of(row, _known(cache, row), conditions.get(row.snapshot)) for row in rows)
+    return tuple(held_of(row, _known(cache, row), conditions.get(row.snapshot, Condition.DOUBTFUL)) for row in rows)
 
 
 def doubted(held: Iterable[Held], names: Collection[str]) -> tuple[Held, ...]:

@@ -17,10 +17,11 @@ from typing import NamedTuple
 
 from agent.lora.desired import Instructions, read_instructions
 from agent.peers.members import PeerAddress
+from agent.store import DELETED, Policy, User
 from modelcache.kube.resources import ObjectKey
 from modelcache.logs import readable_trace
 from modelcache.rpc.address import is_address
-from modelcache.rpc.modelcache_pb2 import DesiredModel, DesiredState
+from modelcache.rpc.modelcache_pb2 import DesiredModel, DesiredState, PodUse
 from modelcache.sources.base import Credential
 from modelcache.sources.errors import InvalidURI
 from modelcache.sources.uri import check_revision
@@ -57,6 +58,7 @@ class Wanted:
     flaw: str = ""
     trace: str = ""
     """Which change of the DynamoModel this follows from; see `modelcache.logs`."""
+    policy: Policy = DELETED
 
 
 class Peers(NamedTuple):
@@ -82,6 +84,8 @@ class Desired:
     """Not a part of `Wanted`: that they come and go is no change of mind."""
     lora: Instructions = field(default_factory=Instructions)
     """Adapters, and the pods into which they belong."""
+    users: tuple[User, ...] | None = None
+    """Every use of the cache by pods of this node; None: the controller does not know."""
 
 
 def read_desired(message: DesiredState) -> Desired:
@@ -100,7 +104,21 @@ def read_desired(message: DesiredState) -> Desired:
     seconds = float(message.heartbeat_seconds) or HEARTBEAT_SECONDS
     heartbeat = min(max(seconds, low), high)
     lora = read_instructions(message)
-    return Desired(message.nonce, MappingProxyType(models), heartbeat, MappingProxyType(peers), lora)
+    users = tuple(map(_user, message.uses)) if message.uses_known else None
+    return Desired(message.nonce, MappingProxyType(models), heartbeat, MappingProxyType(peers), lora, users)
+
+
+def _user(use: PodUse) -> User:
+    """Not checked any further: these names are only compared with those of what is published."""
+    return User(
+        pod_uid=use.pod_uid,
+        pod=f"{use.pod_namespace}/{use.pod_name}",
+        kind=use.kind,
+        since=use.since.seconds,
+        namespace=use.model.namespace,
+        name=use.model.name,
+        snapshot=use.snapshot,
+    )
 
 
 def _wanted(entry: DesiredModel) -> Wanted:
@@ -113,6 +131,7 @@ def _wanted(entry: DesiredModel) -> Wanted:
         credential=Credential(values) if values else None,
         flaw=_flaw(entry),
         trace=readable_trace(entry.trace),
+        policy=Policy(retain=entry.retain, pinned=entry.pinned),
     )
 
 

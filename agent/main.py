@@ -46,6 +46,7 @@ from agent.store import Store
 from agent.sync import Sync
 from agent.threads import in_thread
 from agent.transfer import Downloader, TransferSettings
+from agent.users import Users
 from modelcache.kube.client import KubeClient
 from modelcache.kube.clock import Clock, LoopClock
 from modelcache.logs import about
@@ -136,6 +137,7 @@ async def _serve(
     """Everything between start and end; whether nothing is left running."""
     clock, rng = LoopClock(), Random()  # noqa: S311  # jitter, not cryptography
     held = await in_thread(lambda: inspect(store))
+    users = Users(clock, await in_thread(store.usage.users))
     context = {"node": settings.node}
     _log.info("opened the cache %s with %d models", settings.root, len(held), extra=context)
     if not store.report.clean:
@@ -237,6 +239,7 @@ async def _serve(
         clock=clock,
         unix=time.time,
         rng=rng,
+        users=users,
         metrics=watched.metrics,
     )
     selfcheck = SelfCheck(
@@ -265,7 +268,7 @@ async def _serve(
         unix=time.time,
         rng=rng,
     )
-    parts = [models.run(), adapters.run(), labels.informer.run(), labels.run()]
+    parts = [models.run(), adapters.run(), labels.informer.run(), labels.run(), users.run(store.usage.set_users)]
     enrolment = _enrolment(settings, wallet, clock, rng) if wallet is not None else None
     if enrolment is not None and wallet is not None:
         wallet.on_change(sync.restart)

@@ -27,6 +27,7 @@ from agent.slots import Slots
 from agent.store import Keep, Problem, StoreError
 from agent.surroundings import Surroundings
 from agent.threads import in_thread
+from agent.users import Users
 from agent.wakeup import Wakeup
 from agent.worker import ModelWorker
 from modelcache.kube.clock import Clock
@@ -65,13 +66,14 @@ class Models:
         clock: Clock,
         unix: Callable[[], float],
         rng: Random,
+        users: Users | None = None,
         metrics: AgentMetrics | None = None,
     ) -> None:
         """`held`: what is published at start. `announce` and `shown` are the node's labels. `changed`: look at `reports`.
 
         `loaded` tells the snapshots of a model that an engine may have loaded; `poke` when it tells something else.
 
-        `grant` is told which peers may read what.
+        `grant` is told which peers may read what. `users` are those that a former process knew.
         """
         self._cache = cache
         self._announce = announce
@@ -80,6 +82,7 @@ class Models:
         self._clock = clock
         self._unix = unix
         self._heard = False
+        self._users = users or Users(clock)
         self._dirty = Wakeup(clock)
         self._counted: set[str] = set()
         self._cached_bytes = 0
@@ -103,6 +106,7 @@ class Models:
             clock=clock,
             unix=unix,
             rng=rng,
+            users=self._users,
             metrics=metrics or AgentMetrics(CollectorRegistry()),
         )
         self._facts: dict[ObjectKey, ModelFacts] = {}
@@ -125,7 +129,10 @@ class Models:
                 len(removed),
                 extra={"node": self._around.node},
             )
+        users_changed = self._users.take(desired.users)
         for key, worker in self._workers.items():
+            if users_changed:
+                worker.poke()
             worker.want(heard=True, wanted=desired.models.get(key))
             worker.meet(desired.peers.get(key, Peers()))
         if not self._heard:
@@ -311,5 +318,5 @@ class Models:
                 # Nothing of the model is left. All in one go, so that nobody wants it back in between.
                 del self._workers[key], self._facts[key], self._tasks[key]
                 self.findings.forget(key)
-                self._dirty.set()
+                self._note_litter()
                 return

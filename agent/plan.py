@@ -11,6 +11,8 @@ The orders that must never be broken, and the place where each of them is held:
 - The label goes before the files: `RemoveModel` only once the API server has confirmed that the label is gone.
 - An adapter goes out of the engines before its files go: `AwaitUnload` (see `agent.lora`).
 - Files come before the label: `announced` names only a revision that is published, sound and `current`.
+- Nothing goes that a pod uses: `AwaitUsers` stands between the label and the files, and while nobody knows who uses what,
+  everything that was ever in force may be in use (`View.users_known`).
 - An update never withdraws: the old snapshot stays current and announced until the new one is published; it is removed
   only after the node's labels stand at the new one (`snapshot_may_go`).
 - Nothing unchecked is published: `Publish` only with a sha256 for every file, and with the expected checksum.
@@ -23,6 +25,7 @@ from enum import Enum
 from typing import TypeAlias
 
 from agent.desired import Wanted
+from agent.store import DELETED, Policy
 from modelcache.api.labels import revision_value
 from modelcache.rpc.modelcache_pb2 import Phase
 
@@ -51,6 +54,7 @@ class Snapshot:
     current: bool
     condition: Condition = Condition.SOUND
     ref: str = ""
+    policy: Policy = DELETED
 
     @property
     def sound(self) -> bool:
@@ -82,6 +86,8 @@ class View:
     when they do not. `shown`: value of the revision label that the API server has confirmed, UNLABELLED when it has
     confirmed that there is none, None when neither is known. `emptied`: the files of the model have been removed.
     `loaded`: names of the snapshots that an engine of this node may have loaded, for a LoRA adapter.
+    `in_use`: names of the snapshots for which pods of this node are known to need them. `users_known` False: there may be
+    others, nobody knows at the moment.
     """
 
     heard: bool
@@ -93,11 +99,17 @@ class View:
     shown: str | None = None
     emptied: bool = False
     loaded: frozenset[str] = frozenset()
+    in_use: frozenset[str] = frozenset()
+    users_known: bool = True
 
     @property
     def current(self) -> Snapshot | None:
         """The snapshot in force."""
         return next((snapshot for snapshot in self.snapshots if snapshot.current), None)
+
+    def may_be_in_use(self, snapshot: Snapshot) -> bool:
+        """Whether a pod may need the files of this snapshot."""
+        return not self.users_known or snapshot.name in self.in_use
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +199,18 @@ class AwaitUnload:
 
 
 @dataclass(frozen=True, slots=True)
+class AwaitUsers:
+    """Wait until no pod needs the files of these snapshots any more."""
+
+    snapshots: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Leave the files to the cache: nothing is in force any more, and they go when their room is needed."""
+
+
+@dataclass(frozen=True, slots=True)
 class RemoveModel:
     """Remove every file of the model."""
 
@@ -210,6 +234,8 @@ Step: TypeAlias = (
     | Refuse
     | Withdraw
     | AwaitUnload
+    | AwaitUsers
+    | Release
     | RemoveModel
     | Forget
 )
@@ -269,38 +295,47 @@ def _arrival(view: View, target: Target, held: Snapshot | None) -> Step:
     # update that cannot happen side by side. The new content is complete, so the gap is short.
     if not _is_withdrawn(obstacle, view):
         return Withdraw()
-    return AwaitUnload(frozenset({obstacle.name})) if obstacle.name in view.loaded else RemoveSnapshot(obstacle.name)
+    if obstacle.name in view.loaded:
+        return AwaitUnload(frozenset({obstacle.name}))
+    return AwaitUsers((obstacle.name,)) if view.may_be_in_use(obstacle) else RemoveSnapshot(obstacle.name)
 
 
 def _settling(view: View, target: Target, held: Snapshot) -> Step:
     """From a published snapshot to a node that holds and announces nothing else."""
-    if held.ref != target.ref:
+    wanted = view.wanted
+    if held.ref != target.ref or any(wanted and each.policy != wanted.policy for each in view.snapshots):
         return Publish(target.digest)
     if not held.current:
         return Switch(held.name)
     if view.shown != revision_value(held.revision):
         return Announce(held.revision)
     for snapshot in view.snapshots:
-        if snapshot is not held and snapshot_may_go(snapshot, view):
+        if snapshot is not held and not snapshot.policy.retain and snapshot_may_go(snapshot, view):
             return RemoveSnapshot(snapshot.name)
     return Done()
 
 
 def _removal(view: View) -> Step:
-    """The way of a model off the node: label, then the engines, then files, then the reports."""
+    """The way of a model off the node: label, then the engines, then the pods that use it, then files, then the reports."""
     if view.shown != UNLABELLED:
         return Withdraw()
     if view.loaded:
         return AwaitUnload(view.loaded)
+    used = tuple(snapshot.name for snapshot in view.snapshots if view.may_be_in_use(snapshot))
+    if used:
+        return AwaitUsers(used)
+    if view.snapshots and all(snapshot.policy.retain for snapshot in view.snapshots):
+        return Release() if view.current is not None else Forget()
     return Forget() if view.emptied else RemoveModel()
 
 
 def snapshot_may_go(snapshot: Snapshot, view: View) -> bool:
     """Whether one snapshot of a model that stays on the node may be removed now.
 
-    Nobody may be sent to it any more, and no engine may read it.
+    Nobody may be sent to it any more, no engine may read it, and no pod use it.
     """
-    return snapshot.name not in view.loaded and _is_withdrawn(snapshot, view)
+    unused = snapshot.name not in view.loaded and not view.may_be_in_use(snapshot)
+    return unused and _is_withdrawn(snapshot, view)
 
 
 def _is_withdrawn(snapshot: Snapshot, view: View) -> bool:
@@ -326,7 +361,10 @@ def announced(view: View) -> str | None:
     if current is None or not current.sound:
         return None
     step = next_step(view)
-    leaving = isinstance(step, Withdraw | AwaitUnload | RemoveModel | Forget) or step == RemoveSnapshot(current.name)
+    if isinstance(step, AwaitUsers):
+        return None if current.name in step.snapshots else current.revision
+    leaving = isinstance(step, Withdraw | AwaitUnload | Release | RemoveModel | Forget)
+    leaving = leaving or step == RemoveSnapshot(current.name)
     return None if leaving else current.revision
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from agent.peers.members import PeerAddress, PeerProblem
-from agent.store import HubClaim, Keep, Problem, PublishedSnapshot
+from agent.store import HubClaim, Keep, Policy, Problem, PublishedSnapshot
 from agent.transfer.progress import Progress
 from modelcache.manifest import Manifest
 from modelcache.sources.base import Credential
@@ -34,12 +34,18 @@ class Cache(Protocol):
         """Keep a manifest; its digest."""
         ...
 
-    def publish(self, namespace: str, name: str, manifest: Manifest, hub: HubClaim | None = None) -> PublishedSnapshot:
+    def publish(
+        self, namespace: str, name: str, manifest: Manifest, hub: HubClaim | None = None, policy: Policy = ...
+    ) -> PublishedSnapshot:
         """Make a complete manifest whose content is here visible as a directory. `current` is not changed."""
         ...
 
     def set_current(self, namespace: str, name: str, snapshot: str) -> None:
         """Flip `current`."""
+        ...
+
+    def release(self, namespace: str, name: str) -> None:
+        """Let nothing of a model be in force any more; its files stay."""
         ...
 
     def remove_snapshot(self, namespace: str, name: str, snapshot: str) -> None:

@@ -27,6 +27,9 @@ from modelcache.rpc.modelcache_pb2 import (
 )
 from modelcache.rpc.modelcache_pb2 import Finding as ReportedFinding
 
+PODS_SHOWN = 5
+"""Names of pods in one message."""
+
 MIN_PROGRESS_SECONDS = 1.0
 """Reports that only tell progress are at least this far apart (see the contract in modelcache.proto)."""
 
@@ -137,6 +140,8 @@ def _problem(
         if label_next_try is not None:
             problem.next_try.CopyFrom(_timestamp(label_next_try + unix_offset))
         return problem
+    if isinstance(step, plan.AwaitUsers):
+        return Problem(reason="InUse", message=_in_use(worker, step, known=view.users_known))
     if view.current is not None and not view.current.sound:
         return Problem(
             reason="FilesChanged",
@@ -144,6 +149,17 @@ def _problem(
             "not count as ready until they are put right.",
         )
     return None
+
+
+def _in_use(worker: ModelWorker, step: plan.AwaitUsers, *, known: bool) -> str:
+    if not known:
+        return (
+            "The files stay until it is known that no pod uses them, and the controller cannot tell at the moment; see "
+            "that it may list and watch pods."
+        )
+    pods = worker.pods_using(step.snapshots)
+    shown = ", ".join(pods[:PODS_SHOWN]) + (f" and {len(pods) - PODS_SHOWN} more" if len(pods) > PODS_SHOWN else "")
+    return f"The files are in use by {'pod' if len(pods) == 1 else 'pods'} {shown}; they go when the pods are gone."
 
 
 def _timestamp(unix: float) -> Timestamp:

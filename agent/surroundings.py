@@ -12,6 +12,7 @@ from agent.findings import Findings
 from agent.metrics import AgentMetrics
 from agent.ports import Cache, Fetcher
 from agent.slots import Slots
+from agent.users import Users
 from modelcache.kube.clock import Clock
 from modelcache.kube.resources import ObjectKey
 
@@ -42,6 +43,7 @@ class Surroundings:
     clock: Clock
     unix: Callable[[], float]
     rng: Random
+    users: Users
     metrics: AgentMetrics
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from agent import plan
+from agent.attention import attend
 from agent.content import (
     Held,
     Known,
@@ -27,7 +28,6 @@ from agent.content import (
     same_content,
     target_of,
 )
-from agent.counting import DownloadCount
 from agent.desired import Peers, Wanted
 from agent.failures import (
     MANIFEST_UNAVAILABLE,
@@ -40,10 +40,10 @@ from agent.failures import (
 from agent.peers.members import PeerAddress, PeerProblem
 from agent.plan import Condition, View
 from agent.ports import Fetch
-from agent.slots import should_yield
 from agent.store import Problem
 from agent.surroundings import Surroundings, Traffic, Trouble
 from agent.threads import in_thread
+from agent.transfer import Progress
 from agent.transfer.errors import Cancelled
 from agent.wakeup import Wakeup
 from modelcache.kube.backoff import Backoff
@@ -51,14 +51,14 @@ from modelcache.kube.resources import ObjectKey
 
 _log = logging.getLogger(__name__)
 
-_WAITING = (plan.Keep, plan.AwaitDigests, plan.Announce, plan.Withdraw, plan.AwaitUnload, plan.Done)
-"""Steps that others take: the controller, the node's labels, or engines that have the files loaded."""
+_WAITING = (
+    plan.Keep, plan.AwaitDigests, plan.Announce, plan.Withdraw, plan.AwaitUnload, plan.AwaitUsers, plan.Done,
+)  # fmt: skip
+"""Steps that others take: the controller, the node's labels, engines that have the files loaded, pods that use them."""
 _STOPPABLE = (plan.FetchManifest, plan.Download, plan.Mend)
 """Steps that may take long, and lose nothing when they are stopped. The others are short, and run to their end."""
 _ASK_AGAIN_SECONDS = 10.0
 """Until a new manifest that could not be had beside a running download is asked for again."""
-_LOOK_SECONDS = 1.0
-"""Between two looks at a running download."""
 
 
 class ModelWorker:
@@ -116,6 +116,8 @@ class ModelWorker:
             shown=self._around.shown(self.key),
             emptied=self._emptied,
             loaded=self._around.loaded(self.key),
+            in_use=frozenset(held.snapshot.name for held in self.held if self._around.users.pods_of(held.row)),
+            users_known=self._around.users.known,
         )
 
     @property
@@ -127,6 +129,11 @@ class ModelWorker:
     def current(self) -> Held | None:
         """The snapshot in force."""
         return next((held for held in self.held if held.snapshot.current), None)
+
+    def pods_using(self, snapshots: Collection[str]) -> tuple[str, ...]:
+        """The pods (`namespace/name`) that need one of these snapshots, sorted."""
+        rows = (held.row for held in self.held if held.snapshot.name in snapshots)
+        return tuple(sorted({pod for row in rows for pod in self._around.users.pods_of(row)}))
 
     @property
     def working(self) -> bool:
@@ -193,6 +200,9 @@ class ModelWorker:
     async def run(self) -> None:
         """Work until nothing is left of the model. Never raises for anything that happens to it."""
         waits_for: plan.Step | None = None
+        if not self.held:
+            # What was left as cache when the model was here before.
+            await self._reload({})
         while True:
             self._changed.clear()
             self._around.changed()
@@ -321,6 +331,9 @@ class ModelWorker:
         elif isinstance(step, plan.RemoveSnapshot):
             await self._remove({step.snapshot}, lambda: cache.remove_snapshot(namespace, name, step.snapshot))
             self._around.litter()
+        elif isinstance(step, plan.Release):
+            await in_thread(lambda: cache.release(namespace, name))
+            await self._reload({})
         elif isinstance(step, plan.RemoveModel):
             names = {held.snapshot.name for held in self.held}
             await self._remove(names, lambda: cache.remove_model(namespace, name))
@@ -414,7 +427,7 @@ class ModelWorker:
             self._downloading = True
             around.changed()
             try:
-                digests = await self._attend(fetch, DownloadCount(around.metrics, known.manifest.source, around.clock))
+                digests = await attend(fetch, known.manifest.source, around, self._looked, self._say)
             finally:
                 self._downloading = False
                 if self.fetch is not fetch:
@@ -425,38 +438,12 @@ class ModelWorker:
             self.digests, self.tree_digest, self._fetched = dict(digests), tree_digest, known.digest
             self._contradiction = contradiction(now.manifest, self.digests)
 
-    async def _attend(self, fetch: Fetch, count: DownloadCount) -> Mapping[str, str]:
-        """Waits for a download, and takes its place away when it blocks others."""
-        clock = self._around.clock
-        running = asyncio.create_task(in_thread(fetch.run, fetch.cancel))
-        ended = Wakeup(clock)
-        running.add_done_callback(lambda _: ended.set())
-        moved, last = clock.now(), -1
-        try:
-            while not running.done():
-                progress = fetch.progress()
-                count.look(progress)
-                moment = progress.fetched_bytes + progress.verified_bytes if progress is not None else 0
-                if progress is not None and progress.fetched_bytes > 0:
-                    # Whatever went wrong before, bytes come again.
-                    self.trouble = None
-                if moment != last or progress is None or progress.waiting is None:
-                    moved, last = clock.now(), moment
-                elif should_yield(clock.now() - moved, self._around.slots.waiting):
-                    self._say(f"lets others go first: {progress.waiting.message}")
-                    fetch.cancel()
-                self._around.changed()
-                await ended.wait(_LOOK_SECONDS)
-                self.peer_problems |= {problem.node: problem for problem in fetch.peer_problems()}
-            error = running.exception()
-            if not isinstance(error, Cancelled):
-                count.end(fetch.progress(), success=error is None)
-            return running.result()
-        finally:
-            if not running.done():
-                running.cancel()
-                await asyncio.wait([running])
-                count.look(fetch.progress())
+    def _looked(self, fetch: Fetch, progress: Progress | None) -> None:
+        if progress is not None and progress.fetched_bytes > 0:
+            # Whatever went wrong before, bytes come again.
+            self.trouble = None
+        self.peer_problems |= {problem.node: problem for problem in fetch.peer_problems()}
+        self._around.changed()
 
     async def _publish(self) -> None:
         cache, (namespace, name) = self._around.cache, self.key
@@ -464,7 +451,7 @@ class ModelWorker:
         assert known is not None
         assert wanted is not None
         claim = hub_claim(known.manifest, wanted.hub_ref)
-        row = await in_thread(lambda: cache.publish(namespace, name, known.manifest, claim))
+        row = await in_thread(lambda: cache.publish(namespace, name, known.manifest, claim, wanted.policy))
         problems = await in_thread(lambda: cache.quick_check(*row.key))
         await self._reload({row.snapshot: Condition.DOUBTFUL if problems else Condition.SOUND})
         self._earlier = self.traffic

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from controller.facts import Facts, NodeState, Standing, Target
+from controller.facts import Facts, NodeState, Standing, Target, obstacles_of
 from modelcache.api.status import Condition, NodeProblem
 from modelcache.kube.errors import printable
 
@@ -109,6 +109,9 @@ def worst(states: Sequence[NodeState]) -> NodeProblem | None:
 def _deleting(facts: Facts) -> dict[str, Answer]:
     waiting = facts.waiting_for
     what = f"waiting for {names(waiting)} to remove the files" if waiting else "all nodes have removed the files"
+    obstacles = [f"{problem.node}: {problem.message}" for problem in obstacles_of(facts)]
+    if obstacles:
+        what = "; ".join([what, *(text.rstrip(".") for text in obstacles[:NAMES_SHOWN])])
     return {
         "Available": Answer("False", "Deleting", "The model is being removed from all nodes."),
         "Ready": Answer("False", "Deleting", f"Being removed: {what}."),

@@ -70,6 +70,8 @@ def _entry(key: ObjectKey, order: Order, company: Company, node: str) -> pb.Desi
         peers=company.peers,
         keep_peers=company.keep,
         joined=company.joined,
+        retain=order.retain,
+        pinned=order.pinned,
         adapter=_adapter(order.adapter, node) if order.adapter else None,
     )
 

@@ -37,7 +37,8 @@ def events(old: Status, new: Status) -> list[Note]:
     ready = after.get("Ready")
     if ready and ready.reason == "Deleting":
         was = before.get("Ready")
-        return [] if was and was.reason == "Deleting" else [Note("Normal", "Deleting", ready.message)]
+        notes = [] if was and was.reason == "Deleting" else [Note("Normal", "Deleting", ready.message)]
+        return notes + _problems(old, new, "RemovalWaits", "Normal")
     notes = _resolution(old, new, before.get("Resolved"), after.get("Resolved"))
     notes += _nodes_chosen(old, new)
     if new.download_start_time and new.download_start_time != old.download_start_time:
@@ -101,17 +102,19 @@ def _nodes_chosen(old: Status, new: Status) -> list[Note]:
     return [Note("Normal", "NodesSelected", f"Chose {names(added, MAX_PER_CHANGE)} to hold the model.")]
 
 
-def _problems(old: Status, new: Status) -> list[Note]:
+def _problems(
+    old: Status, new: Status, reason: str = "DownloadFailed", kind: Literal["Normal", "Warning"] = "Warning"
+) -> list[Note]:
     known = {(problem.node, problem.reason) for problem in old.node_problems}
     fresh = [
         problem
         for problem in new.node_problems
         if (problem.node, problem.reason) not in known and problem.reason != CHANGED  # told by `self_checks`
     ]
-    notes = [Note("Warning", "DownloadFailed", _told(problem)) for problem in fresh[:MAX_PER_CHANGE]]
+    notes = [Note(kind, reason, _told(problem)) for problem in fresh[:MAX_PER_CHANGE]]
     if len(fresh) > MAX_PER_CHANGE:
         more = len(fresh) - MAX_PER_CHANGE
-        notes.append(Note("Warning", "DownloadFailed", f"{more} more nodes have problems; see status.nodeProblems."))
+        notes.append(Note(kind, reason, f"{more} more nodes have problems; see status.nodeProblems."))
     return notes
 
 

@@ -203,6 +203,14 @@ def _standing(report: NodeReport, target: Target | None, about: bool, was_ready:
     )
 
 
+def obstacles_of(facts: Facts) -> list[NodeProblem]:
+    """What keeps nodes from removing the model, as they report it, in the order of `facts.waiting_for`."""
+    reports = ((name, view.report) for name in facts.waiting_for if (view := facts.nodes.get(name)) is not None)
+    leaving = ((name, report) for name, report in reports if report is not None and report.phase is Phase.REMOVING)
+    problems = (_node_problem(name, report) for name, report in leaving)
+    return [problem for problem in problems if problem is not None]
+
+
 def _node_problem(name: str, report: NodeReport) -> NodeProblem | None:
     problem = report.problem
     if problem is None:

@@ -29,7 +29,7 @@ from controller.resolution import CREDENTIAL_AGE, Resolution, attempt_of
 from controller.status import EMPTY, build_status
 from controller.tracked import Memory, Order, Tracked
 from controller.writer import StatusWriter
-from modelcache.api.labels import FINALIZER
+from modelcache.api.labels import FINALIZER, PIN_ANNOTATION
 from modelcache.api.model import DynamoModel
 from modelcache.api.spec import NodeLocal, Spec
 from modelcache.api.status import Status
@@ -200,6 +200,8 @@ class Reconciler:
                 attempt=attempt_of(model),
                 credential=tracked.credential,
                 trace=trace_of(model.metadata.uid, model.metadata.generation),
+                retain=(placement_of(model.spec) or NodeLocal()).reclaim_policy == "Retain",
+                pinned=(model.metadata.annotations or {}).get(PIN_ANNOTATION) == "true",
                 adapter=adapter_order(model, serving),
             )
         if order != tracked.order:
@@ -290,6 +292,7 @@ class Reconciler:
             request=None,
             deleting=model.deleting,
             waiting_for=waiting,
+            nodes={name: self._registry.view(name, tracked.key) for name in waiting},
             serving=serving,
         )
         if waiting or not model.deleting:

@@ -8,7 +8,7 @@ import msgspec
 
 from controller.conditions import ORDER, Answer, answers, quantity, to_conditions
 from controller.endpoints import view_endpoints
-from controller.facts import Facts, NodeState, Standing, Target, judge
+from controller.facts import Facts, NodeState, Standing, Target, judge, obstacles_of
 from modelcache.api.status import NodeCounts, Phase, Progress, Status, StorageRef
 
 PROBLEMS_SHOWN = 50
@@ -45,7 +45,13 @@ def build_status(facts: Facts, previous: Status) -> Status:
     )
     if facts.deleting:
         # What was known stays readable while the nodes clean up; who was assigned is needed after a restart.
-        return msgspec.structs.replace(status, phase="Pending", ready_nodes=(), progress=None, node_problems=())
+        return msgspec.structs.replace(
+            status,
+            phase="Pending",
+            ready_nodes=(),
+            progress=None,
+            node_problems=tuple(obstacles_of(facts)[:PROBLEMS_SHOWN]),
+        )
     if facts.request is None and facts.problem is None:
         return _without_source(status, facts)
     ready = tuple(state.name for state in states if state.standing is Standing.READY)

@@ -24,8 +24,10 @@ from typing import Any, Never
 import grpc
 from grpc import aio
 
+from controller import uses
 from controller.desired import to_message, verdict, without_peers
 from controller.nodes import Node
+from controller.pods import Pod, pods_on
 from controller.registry import Registry, Session
 from controller.swarms import Swarms
 from controller.tracked import Memory, Order
@@ -55,6 +57,8 @@ NOT_SERVING = "this controller is not the leader, or is still reading the cluste
 
 _INVALID = grpc.StatusCode.INVALID_ARGUMENT
 
+_Pods = tuple[list[pb.WorkerPod] | None, list[pb.PodUse] | None]
+
 Context = aio.ServicerContext[pb.SyncRequest, pb.SyncResponse]
 
 
@@ -67,6 +71,7 @@ class Desk:
     models: Informer[DynamoModel]
     nodes: Informer[Node]
     workers: Workers
+    pods: Informer[Pod]
     clock: Clock
     term: str
     heartbeat: float
@@ -95,6 +100,12 @@ class Desk:
     def workers_on(self, session: Session) -> list[pb.WorkerPod] | None:
         """The worker pods on the node of this stream, None while pods have not been read."""
         return to_messages(self.workers.on_node(session.node)) if self.workers.known else None
+
+    def uses_on(self, session: Session) -> list[pb.PodUse] | None:
+        """What pods on the node of this stream use, None while pods have not been read."""
+        if not self.pods.synced.is_set():
+            return None
+        return uses.to_messages(pods_on(self.pods, session.node), session.cache_root)
 
     def is_settled(self, session: Session) -> bool:
         """Whether every model has been looked at since the stream began."""
@@ -240,7 +251,7 @@ class AgentService(ModelCacheServiceServicer):
     async def _desired(self, desk: Desk, session: Session) -> AsyncIterator[pb.DesiredState]:
         """Desired states, each when it differs from the one before, until the stream is to end."""
         last: list[pb.DesiredModel] | None = None
-        last_workers: list[pb.WorkerPod] | None = None
+        last_pods: _Pods = (None, None)
         deadline = desk.clock.now() + FIRST_WAIT
         told_peers_at = float("-inf")
         patience = desk.clock.call_later(FIRST_WAIT, session.wake.set)
@@ -270,15 +281,14 @@ class AgentService(ModelCacheServiceServicer):
                     return
                 if last is None and not desk.is_settled(session) and desk.clock.now() < deadline:
                     continue
-                models, workers = desk.message(session), desk.workers_on(session)
-                if models == last and workers == last_workers:
+                models, pods = desk.message(session), (desk.workers_on(session), desk.uses_on(session))
+                if models == last and pods == last_pods:
                     continue
                 early = desk.clock.now() < told_peers_at + PEERS_INTERVAL
-                same_workers = workers == last_workers
-                if early and last is not None and same_workers and without_peers(models) == without_peers(last):
+                if early and last is not None and pods == last_pods and without_peers(models) == without_peers(last):
                     peers_changed()
                     continue
-                last, last_workers, told_peers_at = models, workers, desk.clock.now()
+                last, last_pods, told_peers_at = models, pods, desk.clock.now()
                 number = session.sending(ObjectKey(model.model.namespace, model.model.name) for model in models)
                 if session.unconfirmed_since is None:
                     session.unconfirmed_since = desk.clock.now()
@@ -287,8 +297,10 @@ class AgentService(ModelCacheServiceServicer):
                     nonce=_nonce(desk.term, session.arrival, number),
                     models=models,
                     heartbeat_seconds=round(desk.heartbeat),
-                    workers=workers,
-                    workers_known=workers is not None,
+                    workers=pods[0],
+                    workers_known=pods[0] is not None,
+                    uses=pods[1],
+                    uses_known=pods[1] is not None,
                 )
         finally:
             patience.cancel()

@@ -29,6 +29,7 @@ from controller.services import HeadlessServices, services_informer
 from controller.settings import Settings
 from controller.stream import Desk
 from controller.tracked import Memory
+from controller.uses import uses_of
 from controller.workers import Workers, worker_of
 from controller.writer import StatusWriter
 from modelcache.api.model import DynamoModel
@@ -117,7 +118,7 @@ class Term:
                 _log.info("serving: %d DynamoModels, %d nodes", len(self._models.keys()), len(self._nodes.keys()))
                 self._registry.start()
                 desk = Desk(
-                    self._registry, self._memory, self._models, self._nodes, self._workers, self._clock,
+                    self._registry, self._memory, self._models, self._nodes, self._workers, self._pods, self._clock,
                     term=secrets.token_hex(4), heartbeat=self._settings.heartbeat,
                 )  # fmt: skip
                 await self._server.open(desk)
@@ -181,6 +182,10 @@ class Term:
             self._queue.add(key)
 
     def _pod_changed(self, old: Pod | None, new: Pod | None) -> None:
+        for pod in filter(None, (old, new)):
+            session = self._registry.session_of(pod.node)
+            if session is not None and uses_of(pod, session.cache_root):
+                session.wake.set()
         before, after = (worker_of(pod) if pod is not None else None for pod in (old, new))
         if before == after:
             return

@@ -46,6 +46,8 @@ class Order:
     attempt: str = ""
     credential: Credential | None = None
     trace: str = ""
+    retain: bool = False
+    pinned: bool = False
     adapter: AdapterOrder | None = None
 
 

@@ -42,7 +42,7 @@ from agent.store.errors import (
 )
 from agent.store.garbage import Garbage, Keep
 from agent.store.hold import Hold
-from agent.store.records import HubClaim, Policy
+from agent.store.records import DELETED, HubClaim, Policy
 from agent.store.recovery import RecoveryReport
 from agent.store.repair import Remains
 from agent.store.rows import PublishedSnapshot
@@ -50,6 +50,7 @@ from agent.store.store import NewBlob, Removed, Store
 from agent.store.usage import User, users_of
 
 __all__ = [
+    "DELETED",
     "BlobMissing",
     "Garbage",
     "Hold",

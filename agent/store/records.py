@@ -59,6 +59,10 @@ class Policy(NamedTuple):
     pinned: bool = False
 
 
+DELETED = Policy()
+"""Files go as soon as nothing wants them: the default of the API."""
+
+
 class Publication(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One published snapshot. `published_at` is in Unix seconds.
 

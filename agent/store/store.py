@@ -40,7 +40,7 @@ from agent.store.garbage import Existing, Garbage, Keep, garbage
 from agent.store.hold import Hold
 from agent.store.index import Index
 from agent.store.mending import PIECE_BYTES
-from agent.store.records import HubClaim, Policy, Publication
+from agent.store.records import DELETED, HubClaim, Policy, Publication
 from agent.store.repair import Remains
 from agent.store.rows import BlobRow, PublishedSnapshot
 from agent.store.scrub import Patrol
@@ -268,7 +268,7 @@ class Store:
         name: str,
         manifest: Manifest,
         hub: HubClaim | None = None,
-        policy: Policy = Policy(),  # noqa: B008 -- immutable
+        policy: Policy = DELETED,
     ) -> PublishedSnapshot:
         """Makes a complete manifest visible as `models/<namespace>/<name>/<snapshot>` and in the hub view. Idempotent.
 
@@ -328,6 +328,17 @@ class Store:
             replace_symlink(link, snapshot, self.paths.staging)
             self._index.set_current(namespace, name, snapshot, self._clock())
             self.usage.note([(namespace, name, snapshot)])
+            self._refresh_hub()
+
+    def release(self, namespace: str, name: str) -> None:
+        """Takes `current` of a model away; its snapshots stay, as cache. Idempotent. Raises StoreIOError."""
+        link = self.paths.current(namespace, name)
+        with self._tree, io_errors("remove", link):
+            if link.is_symlink():
+                link.unlink()
+                # Crash after the finalizer is gone: nobody may be sent to a model that is no more.
+                fsync_directory(link.parent)
+            self._index.set_current(namespace, name, None, self._clock())
             self._refresh_hub()
 
     def remove_snapshot(self, namespace: str, name: str, snapshot: str) -> None:

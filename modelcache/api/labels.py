@@ -30,6 +30,12 @@ LORA_ENGINE_ANNOTATION = "modelcache.nvidia.com/lora-engine"
 LORA_PORT_ANNOTATION = "modelcache.nvidia.com/lora-port"
 """On a worker pod: port of the engine's HTTP API, where it is neither named `system` nor 9090."""
 
+PIN_ANNOTATION = "modelcache.nvidia.com/pin"
+"""On a DynamoModel: `true` keeps its files from being evicted, also when nothing wants them any more and room is needed."""
+
+USES_ANNOTATION = "modelcache.nvidia.com/uses"
+"""On a pod: names of the DynamoModels of its namespace that it uses, separated by commas. See `controller.uses`."""
+
 GPU_NODE_LABEL = "nvidia.com/gpu.present"
 """Set to `true` by NVIDIA GPU feature discovery on nodes with a GPU."""
 

@@ -523,14 +523,24 @@ class DesiredState(_message.Message):
     NONCE_FIELD_NUMBER: _builtins.int
     MODELS_FIELD_NUMBER: _builtins.int
     HEARTBEAT_SECONDS_FIELD_NUMBER: _builtins.int
+    USES_FIELD_NUMBER: _builtins.int
+    USES_KNOWN_FIELD_NUMBER: _builtins.int
     WORKERS_FIELD_NUMBER: _builtins.int
     WORKERS_KNOWN_FIELD_NUMBER: _builtins.int
     nonce: _builtins.str
     heartbeat_seconds: _builtins.int
+    uses_known: _builtins.bool
+    """False: the controller cannot read pods at the moment (or does not know this field). Then the uses that were known before
+    stay, and nothing that might be in use is removed.
+    """
     workers_known: _builtins.bool
     """False: the controller cannot read pods at the moment (or does not know this field), and adapters stay where they are."""
     @_builtins.property
     def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___DesiredModel]: ...
+    @_builtins.property
+    def uses(self) -> _containers.RepeatedCompositeFieldContainer[Global___PodUse]:
+        """Every use of the cache by pods of this node: complete, in order of pod and model."""
+
     @_builtins.property
     def workers(self) -> _containers.RepeatedCompositeFieldContainer[Global___WorkerPod]:
         """Every pod on this node that serves a base model (label nvidia.com/dynamo-base-model-hash), of all namespaces, whether
@@ -544,12 +554,14 @@ class DesiredState(_message.Message):
         nonce: _builtins.str = ...,
         models: _abc.Iterable[Global___DesiredModel] | None = ...,
         heartbeat_seconds: _builtins.int = ...,
+        uses: _abc.Iterable[Global___PodUse] | None = ...,
+        uses_known: _builtins.bool = ...,
         workers: _abc.Iterable[Global___WorkerPod] | None = ...,
         workers_known: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat_seconds", b"heartbeat_seconds", "models", b"models", "nonce", b"nonce", "workers", b"workers", "workers_known", b"workers_known"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat_seconds", b"heartbeat_seconds", "models", b"models", "nonce", b"nonce", "uses", b"uses", "uses_known", b"uses_known", "workers", b"workers", "workers_known", b"workers_known"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -569,6 +581,8 @@ class DesiredModel(_message.Message):
     KEEP_PEERS_FIELD_NUMBER: _builtins.int
     JOINED_FIELD_NUMBER: _builtins.int
     TRACE_FIELD_NUMBER: _builtins.int
+    RETAIN_FIELD_NUMBER: _builtins.int
+    PINNED_FIELD_NUMBER: _builtins.int
     ADAPTER_FIELD_NUMBER: _builtins.int
     manifest_digest: _builtins.str
     """Empty: keep whatever the node has of this model, the controller does not know yet what it should be."""
@@ -584,6 +598,10 @@ class DesiredModel(_message.Message):
     """When this agent began with the model, to be compared with `joined` of its peers."""
     trace: _builtins.str
     """Which change of the DynamoModel this follows from: for log lines, and nothing else."""
+    retain: _builtins.bool
+    """spec.storage.nodeLocal.reclaimPolicy is Retain: files that nothing wants any more stay as cache, until room is needed."""
+    pinned: _builtins.bool
+    """The DynamoModel is annotated as pinned: such files are not evicted, even when room is needed."""
     @_builtins.property
     def model(self) -> Global___ModelKey: ...
     @_builtins.property
@@ -613,15 +631,64 @@ class DesiredModel(_message.Message):
         keep_peers: _builtins.bool = ...,
         joined: _builtins.int = ...,
         trace: _builtins.str = ...,
+        retain: _builtins.bool = ...,
+        pinned: _builtins.bool = ...,
         adapter: Global___Adapter | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "credential", b"credential", "model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "attempt", b"attempt", "credential", b"credential", "hub_ref", b"hub_ref", "joined", b"joined", "keep_peers", b"keep_peers", "manifest_digest", b"manifest_digest", "model", b"model", "peers", b"peers", "trace", b"trace", "tree_digest", b"tree_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "attempt", b"attempt", "credential", b"credential", "hub_ref", b"hub_ref", "joined", b"joined", "keep_peers", b"keep_peers", "manifest_digest", b"manifest_digest", "model", b"model", "peers", b"peers", "pinned", b"pinned", "retain", b"retain", "trace", b"trace", "tree_digest", b"tree_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DesiredModel: _TypeAlias = DesiredModel  # noqa: Y015
+
+@_typing.final
+class PodUse(_message.Message):
+    """A pod on the agent's node that uses files of the cache. Files that are in use are not removed, whoever wants that."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POD_UID_FIELD_NUMBER: _builtins.int
+    POD_NAMESPACE_FIELD_NUMBER: _builtins.int
+    POD_NAME_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    pod_uid: _builtins.str
+    pod_namespace: _builtins.str
+    pod_name: _builtins.str
+    snapshot: _builtins.str
+    """Name of the one directory that is used; empty: whatever is or was current since the pod started."""
+    kind: _builtins.str
+    """How this is known, for people: `mount`, `annotation`."""
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """When the node took the pod on. It uses every revision that has been current since then, see `snapshot`."""
+
+    @_builtins.property
+    def model(self) -> Global___ModelKey:
+        """Empty name: any model of the namespace."""
+
+    def __init__(
+        self,
+        *,
+        pod_uid: _builtins.str = ...,
+        pod_namespace: _builtins.str = ...,
+        pod_name: _builtins.str = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+        model: Global___ModelKey | None = ...,
+        snapshot: _builtins.str = ...,
+        kind: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "since", b"since"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "model", b"model", "pod_name", b"pod_name", "pod_namespace", b"pod_namespace", "pod_uid", b"pod_uid", "since", b"since", "snapshot", b"snapshot"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PodUse: _TypeAlias = PodUse  # noqa: Y015
 
 @_typing.final
 class Peer(_message.Message):

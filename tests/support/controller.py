@@ -128,7 +128,9 @@ class ScriptedController(ModelCacheServiceServicer):
     async def want(self, *models: DesiredModel, heartbeat: int = 1) -> str:
         """Make this the desired state, now and for every new stream; its nonce."""
         self._nonces += 1
-        self.desired = DesiredState(nonce=f"n{self._nonces}", models=models, heartbeat_seconds=heartbeat)
+        self.desired = DesiredState(
+            nonce=f"n{self._nonces}", models=models, heartbeat_seconds=heartbeat, uses_known=True
+        )
         await self.send(SyncResponse(desired=self.desired))
         return self.desired.nonce
 

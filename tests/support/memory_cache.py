@@ -14,7 +14,17 @@ from pathlib import Path
 
 from agent.peers.members import PeerAddress, PeerProblem
 from agent.ports import Cache, Fetcher
-from agent.store import BlobMissing, HubClaim, Keep, Problem, ProblemKind, PublishConflict, PublishedSnapshot
+from agent.store import (
+    DELETED,
+    BlobMissing,
+    HubClaim,
+    Keep,
+    Policy,
+    Problem,
+    ProblemKind,
+    PublishConflict,
+    PublishedSnapshot,
+)
 from agent.transfer import Cancelled, Progress
 from modelcache.manifest import Manifest, ManifestFile
 from modelcache.sources.base import Credential
@@ -85,7 +95,14 @@ class MemoryCache:
         self.manifests[manifest.digest] = manifest
         return manifest.digest
 
-    def publish(self, namespace: str, name: str, manifest: Manifest, hub: HubClaim | None = None) -> PublishedSnapshot:
+    def publish(
+        self,
+        namespace: str,
+        name: str,
+        manifest: Manifest,
+        hub: HubClaim | None = None,
+        policy: Policy = DELETED,
+    ) -> PublishedSnapshot:
         key = (namespace, name, manifest.snapshot)
         with self._lock:
             self._enter("publish", *key)
@@ -98,15 +115,26 @@ class MemoryCache:
             self.manifests[digest] = manifest
             count, current = len(manifest.files), key in self.rows and self.rows[key].current
             row = PublishedSnapshot(*key, digest, manifest.source, manifest.size, count, 1000.0, 1000.0, current, hub)
-            self.rows[key] = row
-            return row
+            self.rows[key] = self.rows[key]._replace(hub=hub) if key in self.rows else row
+            for other in [other for other in self.rows if other[:2] == key[:2]]:
+                self.rows[other] = self.rows[other]._replace(retain=policy.retain, pinned=policy.pinned)
+            return self.rows[key]
 
     def set_current(self, namespace: str, name: str, snapshot: str) -> None:
         with self._lock:
             self._enter("set_current", namespace, name, snapshot)
             for key, row in self.rows.items():
                 if key[:2] == (namespace, name):
-                    self.rows[key] = row._replace(current=key[2] == snapshot)
+                    now = key[2] == snapshot
+                    until = None if now or not row.current else 2000.0
+                    self.rows[key] = row._replace(current=now, current_since=1000.0, current_until=until)
+
+    def release(self, namespace: str, name: str) -> None:
+        with self._lock:
+            self._enter("release", namespace, name)
+            for key, row in self.rows.items():
+                if key[:2] == (namespace, name):
+                    self.rows[key] = row._replace(current=False, current_until=2000.0)
 
     def remove_snapshot(self, namespace: str, name: str, snapshot: str) -> None:
         with self._lock:

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from random import Random
 
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from agent.content import inspect
 from agent.desired import read_desired
@@ -31,8 +32,10 @@ from modelcache.rpc.modelcache_pb2 import (
     PHASE_VERIFIED,
     DesiredModel,
     DesiredState,
+    ModelKey,
     ModelReport,
     Phase,
+    PodUse,
 )
 from modelcache.sources.errors import Unauthorized
 from tests.support.controller import wish
@@ -89,6 +92,8 @@ class Harness:
         self.labels = Labels()
         self.manifests: dict[str, bytes] = {}
         self.asked: list[str] = []
+        self.uses: list[PodUse] = []
+        self.uses_known = True
         self._changed = asyncio.Event()
         held = inspect(self.cache)
         self.labels.wanted = revisions_at_start(held)
@@ -120,7 +125,7 @@ class Harness:
         self.manifests |= {each.digest: each.encode() for each in manifests}
 
     def want(self, *models: DesiredModel) -> None:
-        self.models.take(read_desired(DesiredState(models=models)))
+        self.models.take(read_desired(DesiredState(models=models, uses=self.uses, uses_known=self.uses_known)))
 
     def report(self, key: ObjectKey = KEY) -> ModelReport | None:
         for model in self.models.reports("", None):
@@ -773,3 +778,100 @@ async def test_the_end_of_the_process_ends_all_downloads() -> None:
 
 def _message(report: ModelReport | None) -> str:
     return report.problem.message if report is not None else ""
+
+
+# Pods that use files
+
+
+def use(pod: str = "team-a/web-0", *, since: int = 500, snapshot: str = "", name: str = KEY.name) -> PodUse:
+    namespace, pod_name = pod.split("/")
+    model = ModelKey(namespace=KEY.namespace, name=name)
+    return PodUse(
+        pod_uid=pod, pod_namespace=namespace, pod_name=pod_name, since=Timestamp(seconds=since), model=model,
+        snapshot=snapshot, kind="mount",
+    )  # fmt: skip
+
+
+async def test_a_deletion_waits_for_the_pods_and_names_them() -> None:
+    cache = MemoryCache()
+    cache.put(*KEY, manifest())
+    async with running(Harness(cache)) as node:
+        node.uses = [use(), use("team-a/web-1")]
+        node.want()
+        report = await node.until_problem("InUse")
+        assert report.phase == PHASE_REMOVING
+        assert "pods team-a/web-0, team-a/web-1" in report.problem.message
+        assert node.labels.shown == {}
+        assert node.done() == []
+        node.uses = [use("team-a/web-1")]
+        node.want()
+        await node.until(lambda: "web-0" not in str(node.report()))
+        assert node.done() == []
+        node.uses = []
+        node.want()
+        await node.until_gone()
+        assert node.done() == ["remove_model"]
+
+
+async def test_a_pod_of_another_model_delays_nothing_and_one_of_the_whole_namespace_does() -> None:
+    cache = MemoryCache()
+    cache.put(*KEY, manifest())
+    async with running(Harness(cache)) as node:
+        node.uses = [use(name="other"), use("team-a/all", name="")]
+        node.want()
+        assert "pod team-a/all;" in (await node.until_problem("InUse")).problem.message
+        node.uses = [use(name="other")]
+        node.want()
+        await node.until_gone()
+
+
+async def test_an_update_keeps_the_old_revision_for_the_pods_that_started_with_it() -> None:
+    cache = MemoryCache()
+    cache.put(*KEY, manifest(OLD))
+    async with running(Harness(cache)) as node:
+        node.know(manifest(NEW))
+        node.uses = [use()]
+        node.want(wish(*KEY, manifest(NEW)))
+        assert (await node.until_phase(PHASE_READY)).current_revision == NEW
+        assert {key[2] for key in cache.rows} == {OLD, NEW}
+        node.uses = [use(since=100_000)]
+        node.want(wish(*KEY, manifest(NEW)))
+        await node.until(lambda: {key[2] for key in cache.rows} == {NEW})
+
+
+async def test_while_nobody_knows_the_pods_nothing_is_removed() -> None:
+    cache = MemoryCache()
+    cache.put(*KEY, manifest())
+    async with running(Harness(cache)) as node:
+        node.uses_known = False
+        node.want()
+        assert "list and watch pods" in (await node.until_problem("InUse")).problem.message
+        assert node.done() == []
+        node.uses_known = True
+        node.want()
+        await node.until_gone()
+
+
+async def test_retained_files_stay_without_label_or_report_and_come_back_without_a_download() -> None:
+    cache = MemoryCache()
+    cache.put(*KEY, manifest())
+    async with running(Harness(cache)) as node:
+        wanted = wish(*KEY, manifest())
+        wanted.retain = True
+        node.know(manifest())
+        node.want(wanted)
+        await node.until(lambda: all(row.retain for row in cache.rows.values()))
+        await node.until_phase(PHASE_READY)
+        node.want()
+        await node.until_gone()
+        assert node.done() == ["publish", "release"]
+        assert [row.current for row in cache.rows.values()] == [False]
+        assert node.labels.shown == {}
+    async with running(Harness(cache)) as node:
+        assert node.labels.shown == {}
+        node.want()
+        await node.until_gone()
+        node.know(manifest())
+        node.want(wanted)
+        await node.until_phase(PHASE_READY)
+        assert node.fetcher.begun == []

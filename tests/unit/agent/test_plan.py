@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from agent import plan
 from agent.desired import Wanted
 from agent.plan import UNLABELLED, Condition, Snapshot, Target, View, announced, next_step, phase_of, snapshot_may_go
+from agent.store import DELETED, Policy
 from modelcache.api.labels import revision_value
 from modelcache.rpc.modelcache_pb2 import (
     PHASE_DOWNLOADING,
@@ -28,12 +29,14 @@ REVISIONS = ["a" * 40, "b" * 40, "c" * 40]
 TREES = ["1" * 64, "2" * 64]
 
 digests = st.sampled_from(["d1", "d2", "d3"])
+policies = st.builds(Policy, retain=st.booleans(), pinned=st.booleans())
 wanteds = st.builds(
     Wanted,
     manifest_digest=st.none() | digests,
     hub_ref=st.sampled_from(["", "main"]),
     tree_digest=st.sampled_from(["", *TREES]),
     flaw=st.sampled_from(["", "", "", "it makes no sense"]),
+    policy=policies,
 )
 targets = st.builds(
     Target,
@@ -49,6 +52,7 @@ targets = st.builds(
 def snapshot_sets(draw: st.DrawFn) -> tuple[Snapshot, ...]:
     names = draw(st.lists(st.sampled_from(REVISIONS), unique=True))
     current = draw(st.sampled_from([*names, ""]))
+    policy = draw(policies)
     return tuple(
         Snapshot(
             name=name,
@@ -57,6 +61,7 @@ def snapshot_sets(draw: st.DrawFn) -> tuple[Snapshot, ...]:
             current=name == current,
             condition=draw(st.sampled_from(list(Condition))),
             ref=draw(st.sampled_from(["", "main"])),
+            policy=policy,
         )
         for name in names
     )
@@ -72,6 +77,8 @@ views = st.builds(
     contradiction=st.sampled_from(["", "", "x differs"]),
     shown=st.sampled_from([None, UNLABELLED, *map(revision_value, REVISIONS)]),
     emptied=st.booleans(),
+    in_use=st.frozensets(st.sampled_from(REVISIONS)),
+    users_known=st.sampled_from([True, True, True, False]),
 ).filter(lambda view: view.heard or view.wanted is None)
 
 
@@ -99,6 +106,25 @@ def test_files_go_only_after_the_api_server_has_confirmed_that_the_label_is_gone
         assert view.shown == UNLABELLED
     if isinstance(step, plan.RemoveSnapshot) and view.current is not None and step.snapshot == view.current.name:
         assert view.shown == UNLABELLED
+
+
+@examples
+@given(views)
+def test_nothing_goes_that_a_pod_uses_or_may_use(view: View) -> None:
+    step = next_step(view)
+    if isinstance(step, plan.RemoveSnapshot):
+        assert view.users_known
+        assert step.snapshot not in view.in_use
+    if isinstance(step, plan.RemoveModel | plan.Release | plan.Forget) and view.snapshots:
+        assert view.users_known
+        assert not {snapshot.name for snapshot in view.snapshots} & view.in_use
+
+
+@examples
+@given(views)
+def test_what_is_to_be_retained_is_never_removed_for_want_of_a_wish(view: View) -> None:
+    if view.wanted is None and view.snapshots and all(snapshot.policy.retain for snapshot in view.snapshots):
+        assert not isinstance(next_step(view), plan.RemoveModel)
 
 
 @examples
@@ -161,6 +187,7 @@ def test_ready_is_reported_only_with_files_and_label(view: View, failed: bool, w
 # One case of each step, in the order in which they happen
 
 MANIFEST = "d1"
+RETAIN = Policy(retain=True)
 TARGET = Target(MANIFEST, REVISIONS[0], REVISIONS[0], TREES[0], ref="main")
 OLD = Snapshot(REVISIONS[1], "d2", REVISIONS[1], current=True, ref="main")
 NEW = Snapshot(REVISIONS[0], MANIFEST, REVISIONS[0], current=False, ref="main")
@@ -214,6 +241,59 @@ UPDATE = View(heard=True, wanted=WANTED, snapshots=(OLD,), target=TARGET, shown=
             plan.Forget(),
             PHASE_REMOVING,
             None,
+        ),
+        (
+            replace(UPDATE, wanted=None, shown=UNLABELLED, in_use=frozenset({OLD.name})),
+            plan.AwaitUsers((OLD.name,)),
+            PHASE_REMOVING,
+            None,
+        ),
+        (
+            replace(UPDATE, wanted=None, shown=UNLABELLED, users_known=False),
+            plan.AwaitUsers((OLD.name,)),
+            PHASE_REMOVING,
+            None,
+        ),
+        (replace(UPDATE, wanted=None, in_use=frozenset({OLD.name})), plan.Withdraw(), PHASE_REMOVING, None),
+        (
+            replace(UPDATE, wanted=None, shown=UNLABELLED, snapshots=(replace(OLD, policy=RETAIN),)),
+            plan.Release(),
+            PHASE_REMOVING,
+            None,
+        ),
+        (
+            replace(UPDATE, wanted=None, shown=UNLABELLED, snapshots=(replace(OLD, policy=RETAIN, current=False),)),
+            plan.Forget(),
+            PHASE_REMOVING,
+            None,
+        ),
+        (
+            replace(
+                UPDATE,
+                snapshots=(replace(OLD, current=False), replace(NEW, current=True)),
+                shown=NEW_LABEL,
+                in_use=frozenset({OLD.name}),
+            ),
+            plan.Done(),
+            PHASE_READY,
+            NEW.revision,
+        ),
+        (
+            replace(UPDATE, wanted=replace(WANTED, policy=RETAIN), snapshots=(replace(NEW, current=True),)),
+            plan.Publish(MANIFEST),
+            PHASE_VERIFIED,
+            NEW.revision,
+        ),
+        (
+            replace(
+                UPDATE,
+                wanted=replace(WANTED, policy=RETAIN),
+                snapshots=(replace(OLD, current=False, policy=RETAIN), replace(NEW, current=True, policy=RETAIN)),
+                shown=NEW_LABEL,
+            ),
+            plan.Done(),
+            PHASE_READY,
+            NEW.revision,
         ),
     ],
 )
@@ -277,6 +357,9 @@ def test_other_content_under_the_same_name_goes_label_first() -> None:
     assert next_step(view) == plan.Withdraw()
     assert announced(view) is None
     assert phase_of(view, failed=False, working=False) == PHASE_VERIFIED
+    waiting = replace(view, shown=UNLABELLED, in_use=frozenset({obstacle.name}))
+    assert next_step(waiting) == plan.AwaitUsers((obstacle.name,))
+    assert announced(waiting) is None
     assert next_step(replace(view, shown=UNLABELLED)) == plan.RemoveSnapshot(obstacle.name)
     assert announced(replace(view, shown=UNLABELLED)) is None
 
@@ -309,6 +392,7 @@ class World:
     fetched: str | None = None
     label: str = UNLABELLED
     emptied: bool = False
+    in_use: frozenset[str] = frozenset()
 
     def view(self) -> View:
         return View(
@@ -319,6 +403,7 @@ class World:
             fetched=self.fetched is not None and self.fetched == self.target,
             shown=self.label,
             emptied=self.emptied,
+            in_use=self.in_use,
         )
 
     def settle_labels(self) -> None:
@@ -341,14 +426,22 @@ class World:
                 assert all(s.manifest_digest == digest for s in self.snapshots.values() if s.name == target.snapshot)
                 held = self.snapshots.get(target.snapshot)
                 fresh = held or Snapshot(target.snapshot, digest, target.revision, current=False)
+                assert self.wanted is not None
                 self.snapshots[target.snapshot] = replace(fresh, ref=target.ref)
+                policy = self.wanted.policy
+                self.snapshots = {n: replace(s, policy=policy) for n, s in self.snapshots.items()}
             case plan.Switch(name):
                 self.snapshots = {n: replace(s, current=n == name) for n, s in self.snapshots.items()}
             case plan.RemoveSnapshot(name):
                 removed = self.snapshots.pop(name)
+                assert name not in self.in_use
                 assert self.label == UNLABELLED or self.label != revision_value(removed.revision)
+            case plan.Release():
+                assert self.label == UNLABELLED
+                self.snapshots = {n: replace(s, current=False) for n, s in self.snapshots.items()}
             case plan.RemoveModel():
                 assert self.label == UNLABELLED
+                assert not self.snapshots.keys() & self.in_use
                 self.snapshots.clear()
                 self.target = self.fetched = None
                 self.emptied = True
@@ -371,10 +464,13 @@ class World:
         raise AssertionError(f"does not come to rest: {self}")
 
 
+EVENTS = ["d1", "d2", "d3", "d4", "keep", "gone", "restart", "damage", "stray", "retain", "delete", "use", "idle"]
+
+
 @examples
-@given(st.lists(st.sampled_from(["d1", "d2", "d3", "d4", "keep", "gone", "restart", "damage", "stray"])), st.randoms())
+@given(st.lists(st.sampled_from(EVENTS)), st.randoms())
 def test_every_sequence_of_events_ends_with_what_is_wanted(events: list[str], rng: random.Random) -> None:
-    world = World()
+    world, policy = World(), DELETED
     for event in events:
         if event == "restart":
             world.heard, world.wanted, world.target, world.fetched, world.emptied = False, None, None, None, False
@@ -384,20 +480,36 @@ def test_every_sequence_of_events_ends_with_what_is_wanted(events: list[str], rn
             world.fetched = None
         elif event == "stray":
             world.label = rng.choice([UNLABELLED, "strange"])
+        elif event in ("use", "idle"):
+            world.in_use = frozenset(world.snapshots) if event == "use" else frozenset()
+        elif event in ("retain", "delete"):
+            policy = RETAIN if event == "retain" else DELETED
+            world.wanted = replace(world.wanted, policy=policy) if world.wanted else None
         elif event in ("keep", "gone", *MANIFESTS):
             world.heard, world.emptied = True, False
             digest = None if event == "keep" else event
-            world.wanted = None if event == "gone" else Wanted(digest, hub_ref="main")
+            world.wanted = None if event == "gone" else Wanted(digest, hub_ref="main", policy=policy)
         before = dict(world.snapshots)
         step = world.settle()
-        if not world.heard or event == "keep":
+        assert world.in_use & before.keys() <= world.snapshots.keys()
+        if not world.heard or (world.wanted and world.wanted.manifest_digest is None):
             assert world.snapshots.keys() == before.keys()
         elif world.wanted is None:
-            assert step == plan.Forget()
-            assert not world.snapshots
+            retained = {name for name, snapshot in world.snapshots.items() if snapshot.policy.retain}
+            in_use = bool(world.in_use & world.snapshots.keys())
+            assert isinstance(step, plan.AwaitUsers if in_use else plan.Forget)
+            assert in_use or (world.snapshots.keys() == retained and not world.view().current)
         elif world.wanted.manifest_digest == "d4":
             assert step == plan.AwaitDigests("d4")
-        elif world.wanted.manifest_digest is not None:
+        elif isinstance(step, plan.AwaitUsers):
+            # Other content under the same name, and pods that use what is there.
+            assert world.wanted.manifest_digest in ("d1", "d3")
+            assert world.label == UNLABELLED or world.label != revision_value(REVISIONS[0])
+        else:
             assert step == plan.Done()
-            assert [s.manifest_digest for s in world.snapshots.values()] == [world.wanted.manifest_digest]
-            assert world.label == revision_value(MANIFESTS[world.wanted.manifest_digest].revision)
+            current = world.view().current
+            assert current is not None
+            assert current.manifest_digest == world.wanted.manifest_digest
+            assert world.label == revision_value(current.revision)
+            others = {name for name in world.snapshots if name != current.name}
+            assert policy.retain or others <= world.in_use

@@ -1,0 +1,63 @@
+"""Which pods of this node use what, as the workers see it: in memory, and known or not.
+
+What the controller said last counts until it says something else. After a start that is what a former process was told,
+which keeps files but releases none: `known` is False until a controller has spoken (see `agent.plan.View.users_known`).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Iterable
+from functools import partial
+
+from agent.store import PublishedSnapshot, StoreError, User, users_of
+from agent.threads import in_thread
+from agent.wakeup import Wakeup
+from modelcache.kube.clock import Clock
+
+_log = logging.getLogger(__name__)
+
+NOTE_SECONDS = 600.0
+"""Between two notes of what is in use while nothing changes: what the time of a last use may be wrong by after a crash."""
+
+
+class Users:
+    """Everybody who uses something on this node. Called in the event loop."""
+
+    def __init__(self, clock: Clock, remembered: Iterable[User] = ()) -> None:
+        """`remembered`: what a former process knew."""
+        self.known = False
+        self._changed = Wakeup(clock)
+        self.everybody: frozenset[User] = frozenset(remembered)
+        self._by_namespace = _by_namespace(self.everybody)
+
+    def take(self, users: Iterable[User] | None) -> bool:
+        """What the controller says; None: it does not know. Whether that changes anything."""
+        known, everybody = users is not None, self.everybody if users is None else frozenset(users)
+        if (known, everybody) == (self.known, self.everybody):
+            return False
+        self.known, self.everybody = known, everybody
+        self._by_namespace = _by_namespace(everybody)
+        self._changed.set()
+        return True
+
+    async def run(self, write: Callable[[Collection[User]], None]) -> None:
+        """Keep on disk who uses what, until cancelled. `write` (`Store.usage.set_users`) blocks, and raises StoreError."""
+        while True:
+            self._changed.clear()
+            try:
+                await in_thread(partial(write, self.everybody))
+            except StoreError as error:
+                _log.warning("who uses what could not be written down: %s", error)
+            await self._changed.wait(NOTE_SECONDS)
+
+    def pods_of(self, row: PublishedSnapshot) -> tuple[str, ...]:
+        """The pods (`namespace/name`, sorted) that need a published directory."""
+        return users_of(row, self._by_namespace.get(row.namespace, ()))
+
+
+def _by_namespace(users: Iterable[User]) -> dict[str, list[User]]:
+    found: dict[str, list[User]] = {}
+    for user in users:
+        found.setdefault(user.namespace, []).append(user)
+    return found

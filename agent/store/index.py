@@ -127,6 +127,9 @@ class Index:
                 if isinstance(error, sqlite3.Error):
                     raise _failure("write", self._path, error) from error
                 raise
+            finally:
+                # A statement that failed lives as long as the traceback, and keeps the files open beyond `close`.
+                cursor.close()
 
     def rows(self, statement: str, *values: object) -> list[Any]:
         """The rows that a SELECT gives."""

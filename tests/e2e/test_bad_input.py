@@ -27,34 +27,32 @@ def repository(repositories: Path) -> None:
         (repositories / "org" / f"{name}.hub.json").write_text(json.dumps({"files": {path: "text"}}))
 
 
-@pytest.mark.parametrize(
-    ("uri", "said"),
-    [
-        ("hf://org/absent", ["org/absent", "secretRef"]),
-        ("hf://org/name@no-such-tag", ["no-such-tag"]),
-        ("hf://org/private", ["org/private", "secretRef"]),
-        ("hf://org/gated", ["org/gated", "secretRef"]),
-        ("hf://datasets/org/name", ["datasets"]),
-        ("hf://org", ["hf://org"]),
-        ("hf://org/climbs", ["../../etc/passwd"]),
-        ("hf://org/absolute", ["/etc/passwd"]),
-        ("hf://org/case", ["CONFIG.json", "differ only in case"]),
-        ("ngc://org/name", ["ngc"]),
-    ],
-)
-def test_what_cannot_be_resolved_says_why(
-    uri: str, said: list[str], cluster: CacheCluster, model: Callable[[str], Model]
-) -> None:
-    bad = model("bad")
-    bad.create(uri)
-    resolved = bad.wait_condition("Resolved", "False")
-    for words in said:
-        assert words in resolved["message"]
-    assert bad.status()["phase"] == "Failed"
-    assert bad.condition("Ready")["status"] == "False"
+UNRESOLVABLE = {
+    "hf://org/absent": ["org/absent", "secretRef"],
+    "hf://org/name@no-such-tag": ["no-such-tag"],
+    "hf://org/private": ["org/private", "secretRef"],
+    "hf://org/gated": ["org/gated", "secretRef"],
+    "hf://datasets/org/name": ["datasets"],
+    "hf://org": ["hf://org"],
+    "hf://org/climbs": ["../../etc/passwd"],
+    "hf://org/absolute": ["/etc/passwd"],
+    "hf://org/case": ["CONFIG.json", "differ only in case"],
+    "ngc://org/name": ["ngc"],
+}
+"""URIs, and what the message has to say."""
+
+
+def test_what_cannot_be_resolved_says_why(cluster: CacheCluster, model: Callable[[str], Model]) -> None:
+    models = {uri: model(f"bad-{number}") for number, uri in enumerate(UNRESOLVABLE)}
+    for uri, bad in models.items():
+        bad.create(uri)
+    for uri, bad in models.items():
+        resolved = bad.wait_condition("Resolved", "False")
+        assert [words for words in UNRESOLVABLE[uri] if words not in resolved["message"]] == [], uri
+        assert bad.status()["phase"] == "Failed", uri
+        assert bad.condition("Ready")["status"] == "False", uri
     for node in cluster.nodes:
         assert not [path for path in cluster.paths(node).models.rglob("*") if path.is_file()]
-    bad.delete()
 
 
 def test_the_same_controller_goes_on_after_every_kind_of_bad_input(

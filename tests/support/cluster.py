@@ -131,11 +131,13 @@ class CacheCluster:
 
     def project(self, *nodes: str) -> None:
         """Start what gives the agents of these nodes their tokens; returns when they have them."""
+        name = f"kubelet of {nodes[0]}"
+        self.kill(name)
         kubelet = python_module(
             "local.kubelet", "--kubeconfig", self._kubeconfig, "--namespace", self.namespace,
             "--directory", self._projected, *nodes,
         )  # fmt: skip
-        self._processes[f"kubelet of {nodes[0]}"] = kubelet
+        self._processes[name] = kubelet
         kubelet.first_line()
 
     def start_controller(self, *options: str) -> None:

@@ -59,12 +59,9 @@ Ask = Callable[[bytes, bytes, str], Awaitable[bytes]]
 """`await ask(authorities, signing_request, token)`: a certificate in DER. Raises EnrolmentError."""
 
 
-def is_due(held: Credentials | None, authorities: bytes, now: datetime, share: float) -> bool:
-    """Whether a new certificate is to be asked for. `share` is the part of its life that this agent waits."""
-    if held is None:
-        return True
-    validity = held.presented
-    if now >= validity.not_before + (validity.not_after - validity.not_before) * share:
+def is_due(held: Credentials | None, authorities: bytes, now: datetime, renew_at: datetime) -> bool:
+    """Whether a new certificate is to be asked for: there is none, its time has come, or nobody trusts it any more."""
+    if held is None or now >= renew_at:
         return True
     return not signed_by(read_certificate(held.certificate), read_authorities(authorities))
 
@@ -93,7 +90,7 @@ class Enrolment:
         self._clock = clock
         self._rng = rng
         self._wall = wall
-        self._share = 0.0
+        self._renew_at = wall()
         self._backoff = Backoff(rng, base=RETRY_BASE, cap=RETRY_CAP)
         self._enrolled = Wakeup(clock)
         self._problem = ""
@@ -127,9 +124,10 @@ class Enrolment:
         )  # fmt: skip
         read_authorities(authorities)
         held = self._wallet.held
-        if is_due(held, authorities, self._wall(), self._share):
-            self._wallet.replace(await self._renewed(authorities))
-            self._share = self._rng.uniform(RENEW_FROM, RENEW_TO)
+        if is_due(held, authorities, self._wall(), self._renew_at):
+            renewed, now = await self._renewed(authorities), self._wall()
+            self._renew_at = now + (renewed.presented.not_after - now) * self._rng.uniform(RENEW_FROM, RENEW_TO)
+            self._wallet.replace(renewed)
             self._enrolled.set()
         elif held is not None and held.authorities != authorities:
             _log.info("the trusted authorities have changed", extra={"node": self._node})

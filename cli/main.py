@@ -79,7 +79,9 @@ def _root(
         bool, typer.Option("--version", help="Print the version and exit.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
-    pass
+    # gRPC's core writes lines of its own to stderr: one for each connection that breaks, or that a stranger makes. What
+    # matters of that we log ourselves. It reads this when it is imported, which the commands do.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 
 @app.command()
@@ -371,9 +373,6 @@ def _serve(run: Callable[[asyncio.Event], Awaitable[None]], log_format: LogForma
         configure_logging(log_format, log_level)
     except ValueError as error:
         _refuse(str(error))
-
-    # gRPC's core writes lines of its own to stderr when a connection breaks; what matters of that we log ourselves.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
     async def until_signalled() -> None:
         stop = asyncio.Event()

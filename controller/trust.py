@@ -117,7 +117,9 @@ class Trust:
     async def run(self) -> None:
         """Look again and again until cancelled. What was loaded stays in force while that fails."""
         while True:
-            await self._clock.sleep(CHECK_SECONDS * self._rng.uniform(0.8, 1.2))
+            # Often enough to renew the own certificate in time, however short its life was set.
+            pause = min(CHECK_SECONDS, self._lifetime.total_seconds() / 10)
+            await self._clock.sleep(pause * self._rng.uniform(0.8, 1.2))
             try:
                 await self.look()
             except (KubeError, UnusableAuthority) as error:

@@ -91,13 +91,16 @@ class HubProcess:
 class CacheCluster:
     """The processes of one cluster. Node names are unique, so that tests can share an API server."""
 
-    def __init__(self, api: Api, kubeconfig: Path, directory: Path, hub: HubProcess, nodes: int = 3) -> None:
+    def __init__(
+        self, api: Api, kubeconfig: Path, directory: Path, hub: HubProcess, nodes: int = 3, *, controllers: int = 1
+    ) -> None:
+        """`controllers`: how many replicas agents look for; one alone leads without an election."""
         self.api = api
         self.hub = hub
         self._kubeconfig = kubeconfig
         self._directory = directory
-        self._address = f"127.0.0.1:{free_port()}"
-        self._enrolment = f"127.0.0.1:{free_port()}"
+        self._addresses = [f"127.0.0.1:{free_port()}" for _ in range(controllers)]
+        self._enrolments = [f"127.0.0.1:{free_port()}" for _ in range(controllers)]
         self._projected = directory / "projected"
         # Of its own, so that tests that share an API server do not share a certificate authority.
         self.namespace = f"modelcache-{secrets.token_hex(3)}"
@@ -142,10 +145,23 @@ class CacheCluster:
 
     def start_controller(self, *options: str) -> None:
         """Start the controller (again)."""
+        self.start_replica(0, "--no-leader-elect", *options)
+
+    def start_replica(self, number: int, *options: str) -> str:
+        """Start one of several controllers (again); its name."""
+        name = f"controller-{number}" if number else "controller"
         self._start(
-            "controller", "controller", "--listen", self._address, "--enrolment-listen", self._enrolment,
-            "--namespace", self.namespace, "--no-leader-elect", *options,
+            name, "controller", "--listen", self._addresses[number], "--enrolment-listen", self._enrolments[number],
+            "--namespace", self.namespace, *options,
         )  # fmt: skip
+        return name
+
+    def leader(self) -> str:
+        """The name of the replica that holds the Lease, empty when none that runs does."""
+        path = f"/apis/coordination.k8s.io/v1/namespaces/{self.namespace}/leases/modelcache-controller"
+        holder = (self.api.get(path).json().get("spec") or {}).get("holderIdentity") or "__"
+        pid = holder.split("_")[-2]
+        return next((name for name, process in self._processes.items() if str(process.pid) == pid), "")
 
     def start_agent(self, node: str, *options: str) -> None:
         """Start the agent of `node` (again)."""
@@ -153,7 +169,8 @@ class CacheCluster:
         if not projected.exists():
             self.project(node)
         self._start(
-            node, "agent", "--node", node, "--controller", self._address, "--enrolment", self._enrolment,
+            node, "agent", "--node", node, "--controller", ",".join(self._addresses),
+            "--enrolment", ",".join(self._enrolments),
             "--token-file", str(projected / "token"), "--ca-file", str(projected / "ca.crt"),
             "--root", str(self._directory / node), *options,
         )  # fmt: skip

@@ -361,10 +361,10 @@ def announced(view: View) -> str | None:
     if current is None or not current.sound:
         return None
     step = next_step(view)
-    if isinstance(step, AwaitUsers):
-        return None if current.name in step.snapshots else current.revision
-    leaving = isinstance(step, Withdraw | AwaitUnload | Release | RemoveModel | Forget)
-    leaving = leaving or step == RemoveSnapshot(current.name)
+    if isinstance(step, AwaitUnload | AwaitUsers):
+        leaving = view.wanted is None or current.name in step.snapshots
+    else:
+        leaving = isinstance(step, Withdraw | Release | RemoveModel | Forget) or step == RemoveSnapshot(current.name)
     return None if leaving else current.revision
 
 

@@ -79,6 +79,7 @@ views = st.builds(
     emptied=st.booleans(),
     in_use=st.frozensets(st.sampled_from(REVISIONS)),
     users_known=st.sampled_from([True, True, True, False]),
+    loaded=st.frozensets(st.sampled_from(REVISIONS), max_size=2),
 ).filter(lambda view: view.heard or view.wanted is None)
 
 
@@ -125,6 +126,22 @@ def test_nothing_goes_that_a_pod_uses_or_may_use(view: View) -> None:
 def test_what_is_to_be_retained_is_never_removed_for_want_of_a_wish(view: View) -> None:
     if view.wanted is None and view.snapshots and all(snapshot.policy.retain for snapshot in view.snapshots):
         assert not isinstance(next_step(view), plan.RemoveModel)
+
+
+@examples
+@given(views)
+def test_files_go_only_after_no_engine_reads_them_and_adapters_only_after_the_label(view: View) -> None:
+    step = next_step(view)
+    if isinstance(step, plan.RemoveModel | plan.Forget):
+        assert not view.loaded
+    if isinstance(step, plan.RemoveSnapshot):
+        assert step.snapshot not in view.loaded
+    if isinstance(step, plan.AwaitUnload):
+        assert step.snapshots
+        assert step.snapshots <= view.loaded
+        if view.wanted is None or (view.current is not None and view.current.name in step.snapshots):
+            assert view.shown == UNLABELLED
+            assert announced(view) is None
 
 
 @examples
@@ -228,6 +245,17 @@ UPDATE = View(heard=True, wanted=WANTED, snapshots=(OLD,), target=TARGET, shown=
             NEW.revision,
         ),
         (
+            replace(
+                UPDATE,
+                snapshots=(replace(OLD, current=False), replace(NEW, current=True)),
+                shown=NEW_LABEL,
+                loaded=frozenset({OLD.name}),
+            ),
+            plan.Done(),
+            PHASE_READY,
+            NEW.revision,
+        ),
+        (
             replace(UPDATE, snapshots=(replace(NEW, current=True),), shown=NEW_LABEL),
             plan.Done(),
             PHASE_READY,
@@ -235,6 +263,12 @@ UPDATE = View(heard=True, wanted=WANTED, snapshots=(OLD,), target=TARGET, shown=
         ),
         (replace(UPDATE, wanted=None), plan.Withdraw(), PHASE_REMOVING, None),
         (replace(UPDATE, wanted=None, shown=None), plan.Withdraw(), PHASE_REMOVING, None),
+        (
+            replace(UPDATE, wanted=None, shown=UNLABELLED, loaded=frozenset({OLD.name})),
+            plan.AwaitUnload(frozenset({OLD.name})),
+            PHASE_REMOVING,
+            None,
+        ),
         (replace(UPDATE, wanted=None, shown=UNLABELLED), plan.RemoveModel(), PHASE_REMOVING, None),
         (
             replace(UPDATE, wanted=None, snapshots=(), shown=UNLABELLED, emptied=True),
@@ -360,6 +394,9 @@ def test_other_content_under_the_same_name_goes_label_first() -> None:
     waiting = replace(view, shown=UNLABELLED, in_use=frozenset({obstacle.name}))
     assert next_step(waiting) == plan.AwaitUsers((obstacle.name,))
     assert announced(waiting) is None
+    loaded = replace(view, shown=UNLABELLED, loaded=frozenset({obstacle.name}))
+    assert next_step(loaded) == plan.AwaitUnload(frozenset({obstacle.name}))
+    assert announced(loaded) is None
     assert next_step(replace(view, shown=UNLABELLED)) == plan.RemoveSnapshot(obstacle.name)
     assert announced(replace(view, shown=UNLABELLED)) is None
 
@@ -393,6 +430,7 @@ class World:
     label: str = UNLABELLED
     emptied: bool = False
     in_use: frozenset[str] = frozenset()
+    loaded: frozenset[str] = frozenset()
 
     def view(self) -> View:
         return View(
@@ -404,6 +442,7 @@ class World:
             shown=self.label,
             emptied=self.emptied,
             in_use=self.in_use,
+            loaded=self.loaded,
         )
 
     def settle_labels(self) -> None:
@@ -436,12 +475,19 @@ class World:
                 removed = self.snapshots.pop(name)
                 assert name not in self.in_use
                 assert self.label == UNLABELLED or self.label != revision_value(removed.revision)
+                assert name not in self.loaded
+            case plan.AwaitUnload(snapshots):
+                self.loaded -= snapshots
+            case plan.Done() if self.loaded:
+                # The engines have got the new adapter, and let go of the old one.
+                self.loaded = frozenset()
             case plan.Release():
                 assert self.label == UNLABELLED
                 self.snapshots = {n: replace(s, current=False) for n, s in self.snapshots.items()}
             case plan.RemoveModel():
                 assert self.label == UNLABELLED
                 assert not self.snapshots.keys() & self.in_use
+                assert not self.loaded
                 self.snapshots.clear()
                 self.target = self.fetched = None
                 self.emptied = True
@@ -465,6 +511,7 @@ class World:
 
 
 EVENTS = ["d1", "d2", "d3", "d4", "keep", "gone", "restart", "damage", "stray", "retain", "delete", "use", "idle"]
+EVENTS += ["load"]
 
 
 @examples
@@ -478,6 +525,8 @@ def test_every_sequence_of_events_ends_with_what_is_wanted(events: list[str], rn
             name = rng.choice(sorted(world.snapshots))
             world.snapshots[name] = replace(world.snapshots[name], condition=Condition.DOUBTFUL)
             world.fetched = None
+        elif event == "load":
+            world.loaded |= {snapshot.name for snapshot in world.snapshots.values() if snapshot.current}
         elif event == "stray":
             world.label = rng.choice([UNLABELLED, "strange"])
         elif event in ("use", "idle"):

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from random import Random
 
 import msgspec
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent.lora.desired import Pod
@@ -419,7 +419,7 @@ events = st.one_of(
 )
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=150, suppress_health_check=list(HealthCheck))
 @given(st.lists(events, max_size=40), st.integers(0, 1000))
 def test_whatever_happens_in_the_end_exactly_what_is_wanted_is_loaded(
     story: list[tuple[str, object]], seed: int

@@ -367,6 +367,29 @@ def status(
     raise typer.Exit(code)
 
 
+@app.command()
+def diagnose(
+    namespace: Annotated[
+        str, typer.Option("--namespace", "-n", help="Namespace of the installation.")
+    ] = "modelcache-system",
+    output: Annotated[Path, typer.Option("--output", "-o", help="Archive to write.")] = Path(
+        "modelcache-diagnose.tar.gz"
+    ),
+    kubeconfig: Kubeconfig = None,
+) -> None:
+    """Collect what a report about a fault needs: objects, events, logs, metrics; without secrets."""
+    from cli.diagnose import diagnose as run_diagnose
+    from modelcache.kube.errors import ConfigError, KubeError
+
+    try:
+        problems = run_diagnose(kubeconfig, namespace, output)
+    except (KubeError, ConfigError, OSError) as error:
+        _fail(str(error))
+    for problem in problems:
+        sys.stderr.write(f"not collected: {problem}\n")
+    print(f"wrote {output}; have a look at it before you pass it on")
+
+
 def _serve(run: Callable[[asyncio.Event], Awaitable[None]], log_format: LogFormat, log_level: str) -> None:
     """Run a daemon until SIGTERM or SIGINT. A failure that it cannot live with is printed, and the exit code is 1."""
     try:

@@ -32,8 +32,7 @@ _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"(?<=[?&])([\w.%-]+)=[^&\s\"'#]+"), rf"\1={HIDDEN}"),
     (
         re.compile(
-            r"(?i)(?<![A-Za-z0-9])((?:[A-Za-z0-9]+[_-]){0,6}(?:token|password|passwd|secret|api[_-]?key|authorization|"
-            r"credential)(?:[_-][A-Za-z0-9]+){0,6})"
+            r"(?i)((?:token|password|passwd|secret|api[_-]?key|authorization|credential)(?:[_-][A-Za-z0-9]+){0,6})"
             r"([\"']?\s*[:=]\s*[\"']?)(?!\*\*\*)[^\s\"',;}]+"
         ),
         rf"\1\2{HIDDEN}",

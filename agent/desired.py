@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple
 
+from agent.listing import Listing, read_listing
 from agent.lora.desired import Instructions, read_instructions
 from agent.peers.members import PeerAddress
 from agent.store import DELETED, Policy, User
@@ -59,6 +60,8 @@ class Wanted:
     trace: str = ""
     """Which change of the DynamoModel this follows from; see `modelcache.logs`."""
     policy: Policy = DELETED
+    listing: Listing | None = None
+    """What this node is to list; only without a manifest."""
 
 
 class Peers(NamedTuple):
@@ -132,6 +135,7 @@ def _wanted(entry: DesiredModel) -> Wanted:
         flaw=_flaw(entry),
         trace=readable_trace(entry.trace),
         policy=Policy(retain=entry.retain, pinned=entry.pinned),
+        listing=read_listing(entry.listing) if entry.HasField("listing") else None,
     )
 
 

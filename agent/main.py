@@ -231,6 +231,7 @@ async def _serve(
         fetcher=TransferFetcher(store, downloader, exchange),
         slots=slots,
         manifest=sync.manifest,
+        tell=sync.tell,
         shown=labels.shown,
         announce=labels.want,
         changed=models_changed,

@@ -88,6 +88,7 @@ class View:
     `loaded`: names of the snapshots that an engine of this node may have loaded, for a LoRA adapter.
     `in_use`: names of the snapshots for which pods of this node are known to need them. `users_known` False: there may be
     others, nobody knows at the moment.
+    `listed`: the last question about the source that was answered.
     """
 
     heard: bool
@@ -101,6 +102,7 @@ class View:
     loaded: frozenset[str] = frozenset()
     in_use: frozenset[str] = frozenset()
     users_known: bool = True
+    listed: str = ""
 
     @property
     def current(self) -> Snapshot | None:
@@ -115,6 +117,13 @@ class View:
 @dataclass(frozen=True, slots=True)
 class Keep:
     """Change nothing: nobody has said what the model should be."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListSource:
+    """Tell the controller what the source has: only nodes can see it."""
+
+    id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +231,7 @@ class Forget:
 
 Step: TypeAlias = (
     Keep
+    | ListSource
     | FetchManifest
     | Download
     | Mend
@@ -261,7 +271,8 @@ def next_step(view: View) -> Step:
     if wanted.flaw:
         return Refuse("InvalidDesiredState", f"The controller's instruction cannot be used: {wanted.flaw}.")
     if wanted.manifest_digest is None:
-        return Keep()
+        listing = wanted.listing
+        return ListSource(listing.id) if listing is not None and listing.id != view.listed else Keep()
     if target is None or target.digest != wanted.manifest_digest:
         return FetchManifest(wanted.manifest_digest)
     if wanted.tree_digest and target.tree_digest and wanted.tree_digest != target.tree_digest:

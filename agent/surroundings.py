@@ -21,8 +21,8 @@ from modelcache.kube.resources import ObjectKey
 class Surroundings:
     """What all workers of a node share.
 
-    `manifest` asks the controller. `shown` is `NodeLabels.shown`. `loaded` tells the snapshots of a model that an engine may
-    have loaded. `sweep` deletes content that no model needs, now;
+    `manifest` asks the controller, `tell` tells it a listing. `shown` is `NodeLabels.shown`. `loaded` tells the snapshots of a
+    model that an engine may have loaded. `sweep` deletes content that no model needs, now;
     `litter` says that there may be some, for later; `swept` returns when no deletion is under way. `changed` is called
     whenever something that others look at (view, progress, problem) may have changed. `findings` are told to users. `unix` is
     the wall clock.
@@ -33,6 +33,7 @@ class Surroundings:
     fetcher: Fetcher
     slots: Slots
     manifest: Callable[[ObjectKey, str], Awaitable[bytes]]
+    tell: Callable[[ObjectKey, str, bytes], Awaitable[None]]
     shown: Callable[[ObjectKey], str | None]
     loaded: Callable[[ObjectKey], frozenset[str]]
     sweep: Callable[[], Awaitable[None]]

@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -42,6 +42,7 @@ from modelcache.rpc.modelcache_pb2 import (
     Report,
     SyncRequest,
     SyncResponse,
+    TellListingRequest,
 )
 from modelcache.rpc.modelcache_pb2_grpc import ModelCacheServiceStub
 from modelcache.tls.wallet import NoCredentials
@@ -61,6 +62,8 @@ RECONNECT_CAP = 10.0
 PROGRESS_SECONDS = 1.0
 """Between two looks at running downloads."""
 MANIFEST_TIMEOUT = 120.0
+CHUNK_BYTES = 1024 * 1024
+"""Of a listing in one message; receivers take 4 MiB."""
 MAX_MANIFEST_BYTES = 320 * 1024 * 1024
 """Above the largest manifest that `modelcache.manifest` accepts: 200,000 files with paths of 1,024 bytes."""
 _QUOTED = 300
@@ -166,6 +169,30 @@ class Sync:
                 raise
             raise ManifestUnavailable("the connection to the controller ended") from error
         return bytes(data)
+
+    async def tell(self, key: ObjectKey, id: str, data: bytes) -> None:
+        """Tell the listing that the controller has asked for under `id`. Raises ManifestUnavailable; again may help then."""
+        stub = self._stub
+        if stub is None:
+            raise ManifestUnavailable("there is no connection to a controller")
+
+        async def parts() -> AsyncIterator[TellListingRequest]:
+            model = ModelKey(namespace=key.namespace, name=key.name)
+            for start in range(0, len(data), CHUNK_BYTES):
+                yield TellListingRequest(model=model, id=id, chunk=data[start : start + CHUNK_BYTES])
+
+        try:
+            await stub.TellListing(parts(), timeout=MANIFEST_TIMEOUT)
+        except aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.NOT_FOUND:
+                raise ManifestUnavailable(_reason(error)) from error
+            # Nobody waits for it any more: the next desired state says what is wanted instead.
+            _log.info("the controller does not want the listing of %s: %s", key, _reason(error))
+        except (asyncio.CancelledError, aio.UsageError) as error:
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                raise
+            raise ManifestUnavailable("the connection to the controller ended") from error
 
     async def _stream(self, address: Address) -> str:
         """One stream from beginning to end; why it ended."""

@@ -37,6 +37,7 @@ from agent.failures import (
     Refused,
     told,
 )
+from agent.listing import tell_listing
 from agent.peers.members import PeerAddress, PeerProblem
 from agent.plan import Condition, View
 from agent.ports import Fetch
@@ -90,6 +91,7 @@ class ModelWorker:
         self._contradiction = ""
         self._fetched = ""
         self._emptied = False
+        self._listed = ""
         self._downloading = False
         self._doubted: set[str] = set()
         """Snapshots about which something was said that nobody has looked into since."""
@@ -118,6 +120,7 @@ class ModelWorker:
             loaded=self._around.loaded(self.key),
             in_use=frozenset(held.snapshot.name for held in self.held if self._around.users.pods_of(held.row)),
             users_known=self._around.users.known,
+            listed=self._listed,
         )
 
     @property
@@ -319,6 +322,9 @@ class ModelWorker:
         self._say(plan.named(step))
         if isinstance(step, plan.FetchManifest):
             await self._learn(step.digest)
+        elif isinstance(step, plan.ListSource):
+            await tell_listing(self._wanted.listing if self._wanted else None, self.key, self._around.tell)
+            self._listed = step.id
         elif isinstance(step, plan.Download):
             await self._download()
         elif isinstance(step, plan.Mend):

@@ -67,8 +67,18 @@ def configure_logging(log_format: LogFormat, level: str) -> None:
     handler.setFormatter(JsonFormatter() if log_format is LogFormat.json else TextFormatter())
     handler.addFilter(AddFields())
     logging.basicConfig(level=_LEVELS[level.lower()], handlers=[handler], force=True)
-    # Libraries report every request at these levels; what matters of it we say ourselves.
-    for chatty in ("httpx2", "httpcore2", "urllib3", "huggingface_hub", "kubernetes", "grpc", "asyncio"):
+    # Libraries report every request at these levels; what matters of it we say ourselves. That of botocore includes headers.
+    for chatty in (
+        "botocore",
+        "boto3",
+        "httpx2",
+        "httpcore2",
+        "urllib3",
+        "huggingface_hub",
+        "kubernetes",
+        "grpc",
+        "asyncio",
+    ):
         logging.getLogger(chatty).setLevel(max(logging.WARNING, _LEVELS[level.lower()]))
 
 

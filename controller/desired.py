@@ -9,7 +9,9 @@ means: keep whatever you have.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
+from controller.survey import EVERYBODY, ListingRequest, Survey
 from controller.swarms import Company
 from controller.tracked import AdapterOrder, Order, Tracked
 from modelcache.api.model import DynamoModel
@@ -33,8 +35,17 @@ def verdict(model: DynamoModel | None, tracked: Tracked | None, node: str, arriv
     if tracked is None or tracked.uid != model.metadata.uid or tracked.assigned is None:
         return KEEP
     if node in tracked.assigned:
-        return tracked.order or KEEP
+        return _share(tracked.order or KEEP, tracked.survey, node)
     return None if tracked.arrivals >= arrival else KEEP
+
+
+def _share(order: Order, survey: Survey, node: str) -> Order:
+    """What one of the nodes of a model is told while it is surveyed: the surveyor everything, the others to wait."""
+    if survey.surveyor is EVERYBODY:
+        return order
+    if node == survey.surveyor:
+        return replace(order, listing=survey.listing)
+    return replace(order, digest="", hub_ref="", tree_digest="", credential=None)
 
 
 def without_peers(models: Iterable[pb.DesiredModel]) -> list[pb.DesiredModel]:
@@ -73,6 +84,7 @@ def _entry(key: ObjectKey, order: Order, company: Company, node: str) -> pb.Desi
         retain=order.retain,
         pinned=order.pinned,
         adapter=_adapter(order.adapter, node) if order.adapter else None,
+        listing=_listing(order.listing) if order.listing else None,
     )
 
 
@@ -83,4 +95,14 @@ def _adapter(order: AdapterOrder, node: str) -> pb.Adapter:
         source_uri=order.source_uri,
         model_uid=order.model_uid,
         pod_uids=order.pods.get(node, ()),
+    )
+
+
+def _listing(request: ListingRequest) -> pb.ListingOrder:
+    return pb.ListingOrder(
+        id=request.id,
+        uri=request.uri,
+        revision=request.revision,
+        include=request.include,
+        exclude=request.exclude,
     )

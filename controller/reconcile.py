@@ -136,7 +136,7 @@ class Reconciler:
         previous = model.last_status() or EMPTY
         serving = self._discovery.look(model)
         wanted = self._place(model, tracked, previous, serving)
-        request, problem = _request(model.spec)
+        request, problem = _request(model)
         if request is not None:
             await self._resolution.step(model, tracked, request, previous)
             problem = tracked.problem if tracked.pinned is None else None
@@ -204,7 +204,8 @@ class Reconciler:
                 pinned=(model.metadata.annotations or {}).get(PIN_ANNOTATION) == "true",
                 adapter=adapter_order(model, serving),
             )
-        if order != tracked.order:
+        surveyed = self._resolution.survey(model, tracked)
+        if order != tracked.order or surveyed:
             tracked.order = order
             self._wake(tracked.assigned or ())
 
@@ -342,9 +343,9 @@ def checksum(spec: Spec) -> str:
     return verification.checksum.removeprefix("sha256:")
 
 
-def _request(spec: Spec) -> tuple[Request | None, Problem | None]:
+def _request(model: DynamoModel) -> tuple[Request | None, Problem | None]:
     try:
-        return Request.of(spec), None
+        return Request.of(model.spec, model.metadata.namespace), None
     except InvalidURI as error:
         return None, Problem(error.reason, error.message)
 

@@ -13,7 +13,7 @@ from modelcache.api.spec import Spec
 from modelcache.manifest import Manifest, filters_text
 from modelcache.sources.base import installed_schemes
 from modelcache.sources.errors import InvalidURI
-from modelcache.sources.uri import SourceURI, parse_uri
+from modelcache.sources.uri import SourceURI, in_namespace, parse_uri
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -29,8 +29,8 @@ class Request:
     exclude: tuple[str, ...] = ()
 
     @staticmethod
-    def of(spec: Spec) -> Request | None:
-        """What `spec` asks for; None without a source. Raises InvalidURI."""
+    def of(spec: Spec, namespace: str) -> Request | None:
+        """What `spec` asks for in a DynamoModel of `namespace`; None without a source. Raises InvalidURI."""
         if spec.source is None:
             return None
         uri = parse_uri(spec.source.uri, _schemes())
@@ -40,7 +40,7 @@ class Request:
             )
         return Request(
             # Without its revision: one found earlier can then be asked for without contradicting it.
-            uri=msgspec.structs.replace(uri, revision=None),
+            uri=in_namespace(msgspec.structs.replace(uri, revision=None), namespace),
             revision=spec.version or uri.revision,
             include=tuple(sorted(set(spec.source.include))),
             exclude=tuple(sorted(set(spec.source.exclude))),
@@ -90,6 +90,8 @@ class Pinned:
     size: int
     complete: bool
     tree_digest: str | None
+    undigested: bool
+    """Whether the source publishes no digest at all of some file; see `controller.survey`."""
 
     @staticmethod
     def of(manifest: Manifest) -> Pinned:
@@ -102,6 +104,7 @@ class Pinned:
             size=manifest.size,
             complete=manifest.complete,
             tree_digest=manifest.tree_digest(),
+            undigested=any(not file.sha256 and not file.git_oid and file.size for file in manifest.files),
         )
 
     @property

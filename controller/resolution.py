@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from random import Random
 
@@ -24,11 +25,13 @@ from controller.completion import complete
 from controller.credentials import SecretProblem, read_credential
 from controller.facts import bare
 from controller.manifests import LostManifest, ManifestStore
+from controller.placement import Presence
 from controller.problems import rfc3339
 from controller.registry import Registry
-from controller.reports import NodeReport
+from controller.reports import NodeReport, Phase
 from controller.request import Pinned, Problem, Request
 from controller.resolver import Failure, Job, Outcome, Resolver
+from controller.survey import EVERYBODY, choose_surveyor
 from controller.tracked import Tracked, Trigger
 from modelcache.api.labels import RETRY_ANNOTATION
 from modelcache.api.model import DynamoModel
@@ -37,6 +40,7 @@ from modelcache.kube.backoff import full_jitter
 from modelcache.kube.client import KubeClient
 from modelcache.kube.clock import Clock
 from modelcache.kube.errors import KubeError
+from modelcache.sources.base import NODE_SCHEMES
 
 _log = logging.getLogger(__name__)
 
@@ -88,6 +92,53 @@ class Resolution:
         """Keep the answer of the resolver until the next look at the model."""
         self._outcomes[uid] = (job, outcome)
 
+    def listed(self, tracked: Tracked, node: str, id: str, outcome: Outcome) -> bool:
+        """Take the answer of a node that was asked to list, if it was; whether it was. The next look needs it.
+
+        When the node could not, and there are others, one of them is asked.
+        """
+        survey = tracked.survey
+        if survey.job is None or survey.listing is None or survey.listing.id != id or survey.surveyor != node:
+            return False
+        if isinstance(outcome, Failure):
+            _log.warning("%s: %s cannot list: %s: %s", tracked.key, node, outcome.reason, outcome.message)
+            if set(self._connected(tracked)) - survey.unfit - {node}:
+                survey.ask_another(node)
+                return True
+            outcome = replace(outcome, message=f"On node {node}: {outcome.message}")
+        self.take(tracked.uid, survey.job, outcome)
+        survey.answered()
+        return True
+
+    def survey(self, model: DynamoModel, tracked: Tracked) -> bool:
+        """Decide who reads first, if somebody has to; whether anything has changed for the agents."""
+        survey, announced = tracked.survey, tracked.announced
+        if survey.listing is None and (announced is None or not announced.undigested):
+            survey.surveyor = EVERYBODY
+        else:
+            if survey.asked_for != trigger_of(model):
+                survey.asked_for = trigger_of(model)
+                survey.unfit.clear()
+            self._note_failure(tracked)
+            survey.surveyor = choose_surveyor(
+                tracked.assigned or (), self._connected(tracked), survey.unfit, survey.surveyor
+            )
+        told, survey.told = survey.told, (survey.surveyor, survey.listing)
+        if survey.surveyor and (told is None or survey.surveyor != told[0]):
+            _log.info("%s: node %s reads the source first", model.key, survey.surveyor)
+        return survey.told != told
+
+    def _note_failure(self, tracked: Tracked) -> None:
+        """Whether the surveyor has failed with what it was to read."""
+        survey, announced = tracked.survey, tracked.announced
+        report = self._registry.view(survey.surveyor, tracked.key).report if survey.surveyor else None
+        about = report is not None and announced is not None and report.manifest_digest == announced.digest
+        if about and report is not None and report.phase is Phase.FAILED:
+            survey.unfit.add(str(survey.surveyor))
+
+    def _connected(self, tracked: Tracked) -> list[str]:
+        return [node for node in tracked.assigned or () if self._registry.presence(node) is Presence.CONNECTED]
+
     def forget(self, uid: str) -> None:
         """The model is gone or being removed."""
         self._resolver.cancel(uid)
@@ -126,7 +177,7 @@ class Resolution:
         """From the ConfigMaps that the status names."""
         if tracked.pinned is not None or not previous.manifest_digest or previous.resolved_from != request.key:
             return
-        if self._resolver.job_of(tracked.uid) or tracked.uid in self._outcomes or tracked.problem:
+        if self._resolver.job_of(tracked.uid) or tracked.survey.job or tracked.uid in self._outcomes or tracked.problem:
             return  # they are lost, and the source is being asked again
         try:
             pinned = await self._store.load(model, bare(previous.manifest_digest))
@@ -216,7 +267,11 @@ class Resolution:
         # From here on it is the answer that makes us look again, not the time.
         tracked.retry_at, tracked.tried_for = None, trigger
         known = previous.resolved_version if previous.resolved_from == request.key else None
-        self._resolver.submit(tracked.uid, Job(request, known or request.revision, tracked.credential))
+        job = Job(request, known or request.revision, tracked.credential)
+        if request.uri.scheme in NODE_SCHEMES:
+            tracked.survey.ask(job)
+        else:
+            self._resolver.submit(tracked.uid, job)
 
     def _delay(self, failure: Failure, failures: int) -> float:
         """Seconds until the next try."""

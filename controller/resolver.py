@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 import threading
 import time
 from collections import Counter, deque
@@ -20,12 +21,16 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
 from controller.credentials import scrub
+from controller.problems import MAX_MESSAGE
 from controller.request import Pinned, Request
+from modelcache.kube.errors import printable
 from modelcache.manifest import GitOid, Manifest, ManifestError, ManifestFile, Sha256
+from modelcache.sources.answer import Answer
 from modelcache.sources.base import Credential, Resolution, Source, source_for
 from modelcache.sources.errors import SourceError
 from modelcache.sources.uri import SourceURI
 
+_REASON = re.compile(r"[A-Za-z][A-Za-z0-9]{0,63}")
 _log = logging.getLogger(__name__)
 
 
@@ -164,6 +169,22 @@ def answer(job: Job, find_source: Callable[[SourceURI], Source]) -> Outcome:
         # No traceback: its frames are those of HTTP libraries, whose locals hold the token.
         _log.error("resolving %s failed unexpectedly: %s", request.key, text)
         return Failure("ResolveError", f"{request.uri} could not be read, by a fault of this program: {text}", True)
+
+
+def outcome_of(request: Request, data: bytes) -> Outcome:
+    """What a node has answered that was asked to list. Blocks for a large one. Never raises."""
+    try:
+        found = Answer.decode(data)
+        if found.resolution is not None:
+            return Pinned.of(build_manifest(request, found.resolution))
+        assert found.refused is not None
+        refused = found.refused
+        reason = refused.reason if _REASON.fullmatch(refused.reason) else "ResolveError"
+        return Failure(reason, printable(refused.message, MAX_MESSAGE), refused.retryable, refused.retry_after)
+    except ManifestError as error:
+        return Failure("UnsafeListing", f"Nothing was downloaded: {error}.")
+    except ValueError as error:
+        return Failure("MalformedListing", f"The answer of the node cannot be read: {error}.")
 
 
 def build_manifest(request: Request, resolution: Resolution) -> Manifest:

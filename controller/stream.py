@@ -29,8 +29,9 @@ from controller.desired import to_message, verdict, without_peers
 from controller.nodes import Node
 from controller.pods import Pod, pods_on
 from controller.registry import Registry, Session
+from controller.resolver import Outcome, outcome_of
 from controller.swarms import Swarms
-from controller.tracked import Memory, Order
+from controller.tracked import Memory, Order, Tracked
 from controller.workers import Workers, to_messages
 from modelcache.api.model import DynamoModel
 from modelcache.kube.clock import Clock, Timer
@@ -38,6 +39,7 @@ from modelcache.kube.informer import Informer
 from modelcache.kube.resources import ObjectKey
 from modelcache.rpc import modelcache_pb2 as pb
 from modelcache.rpc.modelcache_pb2_grpc import ModelCacheServiceServicer
+from modelcache.sources.answer import LARGEST as LARGEST_LISTING
 from modelcache.tls.certificates import CertificateError, Presented, presented
 from modelcache.tls.identity import is_node_name
 
@@ -75,6 +77,8 @@ class Desk:
     clock: Clock
     term: str
     heartbeat: float
+    listed: Callable[[Tracked, str, str, Outcome], bool]
+    """`Resolution.listed`, after which the model is looked at."""
 
     def __post_init__(self) -> None:
         self.swarms = Swarms(self.registry, self.memory)
@@ -162,14 +166,7 @@ class AgentService(ModelCacheServiceServicer):
         desk = self.desk
         if desk is None:
             await context.abort(grpc.StatusCode.UNAVAILABLE, NOT_SERVING)
-        caller = await self._caller(context)
-        # Without certificates, the connection is what tells who asks: it is the one of the agent's Sync stream.
-        session = None if caller else desk.registry.session_at(context.peer())
-        node = caller.identity.node if caller else session.node if session else None
-        if node is None:
-            await context.abort(
-                grpc.StatusCode.FAILED_PRECONDITION, "open a Sync stream on this connection before asking for manifests"
-            )
+        node = await self._node(desk, context)
         key = ObjectKey(request.model.namespace, request.model.name)
         tracked = desk.memory.get(key)
         pinned = tracked.announced if tracked and node in (tracked.assigned or ()) else None
@@ -180,6 +177,44 @@ class AgentService(ModelCacheServiceServicer):
             )
         for start in range(0, len(pinned.encoded), CHUNK_BYTES):
             yield pb.GetManifestResponse(chunk=pinned.encoded[start : start + CHUNK_BYTES])
+
+    async def TellListing(
+        self,
+        request_iterator: AsyncIterator[pb.TellListingRequest],
+        context: aio.ServicerContext[pb.TellListingRequest, pb.TellListingResponse],
+    ) -> pb.TellListingResponse:
+        """What the node behind this connection has found in a source that only nodes can see."""
+        desk = self.desk
+        if desk is None:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, NOT_SERVING)
+        node = await self._node(desk, context)
+        key, id, data = ObjectKey("", ""), "", bytearray()
+        async for request in request_iterator:
+            if not data:
+                key, id = ObjectKey(request.model.namespace, request.model.name), request.id
+            data += request.chunk
+            if len(data) > LARGEST_LISTING:
+                await context.abort(_INVALID, f"a listing has more than {LARGEST_LISTING} bytes")
+        tracked = desk.memory.get(key)
+        job = tracked.survey.job if tracked is not None else None
+        outcome = await asyncio.to_thread(outcome_of, job.request, bytes(data)) if job is not None else None
+        if tracked is None or outcome is None or not desk.listed(tracked, node, id, outcome):
+            await context.abort(
+                grpc.StatusCode.NOT_FOUND, f"node {node} is not asked what {str(key)[:320]!r} is made of"
+            )
+        return pb.TellListingResponse()
+
+    async def _node(self, desk: Desk, context: aio.ServicerContext[Any, Any]) -> str:
+        """The node of the agent that makes this call. Ends the call when there is none."""
+        caller = await self._caller(context)
+        # Without certificates, the connection is what tells who asks: it is the one of the agent's Sync stream.
+        session = None if caller else desk.registry.session_at(context.peer())
+        node = caller.identity.node if caller else session.node if session else None
+        if node is None:
+            await context.abort(
+                grpc.StatusCode.FAILED_PRECONDITION, "open a Sync stream on this connection before any other call"
+            )
+        return node
 
     async def _caller(self, context: aio.ServicerContext[Any, Any]) -> Presented | None:
         """What the certificate of this connection says; None without certificates. Ends the call when that is no agent."""

@@ -28,7 +28,7 @@ from controller.server import AgentServer
 from controller.services import HeadlessServices, services_informer
 from controller.settings import Settings
 from controller.stream import Desk
-from controller.tracked import Memory
+from controller.tracked import Memory, Tracked
 from controller.uses import uses_of
 from controller.workers import Workers, worker_of
 from controller.writer import StatusWriter
@@ -119,7 +119,7 @@ class Term:
                 self._registry.start()
                 desk = Desk(
                     self._registry, self._memory, self._models, self._nodes, self._workers, self._pods, self._clock,
-                    term=secrets.token_hex(4), heartbeat=self._settings.heartbeat,
+                    term=secrets.token_hex(4), heartbeat=self._settings.heartbeat, listed=self._listed,
                 )  # fmt: skip
                 await self._server.open(desk)
                 group.create_task(
@@ -231,6 +231,12 @@ class Term:
         if tracked is not None:
             self._resolution.take(tracked.uid, job, outcome)
             self._queue.add(tracked.key)
+
+    def _listed(self, tracked: Tracked, node: str, id: str, outcome: Outcome) -> bool:
+        taken = self._resolution.listed(tracked, node, id, outcome)
+        if taken:
+            self._queue.add(tracked.key)
+        return taken
 
     def _look_at_everything(self) -> None:
         for key in self._models.keys():  # noqa: SIM118 -- no mapping

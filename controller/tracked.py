@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from controller.request import Pinned, Problem
 from controller.resolver import Failure
+from controller.survey import ListingRequest, Survey
 from modelcache.kube.resources import ObjectKey
 from modelcache.sources.base import Credential
 
@@ -49,6 +50,7 @@ class Order:
     retain: bool = False
     pinned: bool = False
     adapter: AdapterOrder | None = None
+    listing: ListingRequest | None = None
 
 
 class Joined(NamedTuple):
@@ -82,6 +84,8 @@ class Tracked:
     credential_at: float | None = None
     credential_for: object = None
 
+    survey: Survey = field(default_factory=Survey)
+
     assigned: tuple[str, ...] | None = None
     """None before the first placement."""
     arrivals: int = -1
@@ -109,6 +113,7 @@ class Tracked:
         self.request_key = request_key
         self.pinned = self.announced = self.problem = self.retry_at = self.tried_for = self.completion = None
         self.failures = 0
+        self.survey = Survey()
 
     def fail(self, failure: Failure, problem: Problem, retry_at: float, trigger: Trigger) -> None:
         """Resolving did not succeed."""

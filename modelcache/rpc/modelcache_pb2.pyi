@@ -584,6 +584,7 @@ class DesiredModel(_message.Message):
     RETAIN_FIELD_NUMBER: _builtins.int
     PINNED_FIELD_NUMBER: _builtins.int
     ADAPTER_FIELD_NUMBER: _builtins.int
+    LISTING_FIELD_NUMBER: _builtins.int
     manifest_digest: _builtins.str
     """Empty: keep whatever the node has of this model, the controller does not know yet what it should be."""
     hub_ref: _builtins.str
@@ -618,6 +619,10 @@ class DesiredModel(_message.Message):
     def adapter(self) -> Global___Adapter:
         """Present for a lora. While `manifest_digest` is empty, it stays as it is in the pods: nothing is loaded or unloaded."""
 
+    @_builtins.property
+    def listing(self) -> Global___ListingOrder:
+        """Present while this node is to say what a source has that only nodes can see; `manifest_digest` is empty then."""
+
     def __init__(
         self,
         *,
@@ -634,10 +639,11 @@ class DesiredModel(_message.Message):
         retain: _builtins.bool = ...,
         pinned: _builtins.bool = ...,
         adapter: Global___Adapter | None = ...,
+        listing: Global___ListingOrder | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "credential", b"credential", "model", b"model"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "credential", b"credential", "listing", b"listing", "model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "attempt", b"attempt", "credential", b"credential", "hub_ref", b"hub_ref", "joined", b"joined", "keep_peers", b"keep_peers", "manifest_digest", b"manifest_digest", "model", b"model", "peers", b"peers", "pinned", b"pinned", "retain", b"retain", "trace", b"trace", "tree_digest", b"tree_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "attempt", b"attempt", "credential", b"credential", "hub_ref", b"hub_ref", "joined", b"joined", "keep_peers", b"keep_peers", "listing", b"listing", "manifest_digest", b"manifest_digest", "model", b"model", "peers", b"peers", "pinned", b"pinned", "retain", b"retain", "trace", b"trace", "tree_digest", b"tree_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -689,6 +695,87 @@ class PodUse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PodUse: _TypeAlias = PodUse  # noqa: Y015
+
+@_typing.final
+class ListingOrder(_message.Message):
+    """Resolve a source, and tell the result by TellListing."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    URI_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    INCLUDE_FIELD_NUMBER: _builtins.int
+    EXCLUDE_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Differs for each time that it is asked."""
+    uri: _builtins.str
+    revision: _builtins.str
+    """Empty: what is there now."""
+    @_builtins.property
+    def include(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def exclude(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        uri: _builtins.str = ...,
+        revision: _builtins.str = ...,
+        include: _abc.Iterable[_builtins.str] | None = ...,
+        exclude: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exclude", b"exclude", "id", b"id", "include", b"include", "revision", b"revision", "uri", b"uri"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListingOrder: _TypeAlias = ListingOrder  # noqa: Y015
+
+@_typing.final
+class TellListingRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    CHUNK_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    chunk: _builtins.bytes
+    """JSON (see modelcache/sources/answer.py), at most 1 MiB per chunk."""
+    @_builtins.property
+    def model(self) -> Global___ModelKey:
+        """Both only in the first message."""
+
+    def __init__(
+        self,
+        *,
+        model: Global___ModelKey | None = ...,
+        id: _builtins.str = ...,
+        chunk: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "id", b"id", "model", b"model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TellListingRequest: _TypeAlias = TellListingRequest  # noqa: Y015
+
+@_typing.final
+class TellListingResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TellListingResponse: _TypeAlias = TellListingResponse  # noqa: Y015
 
 @_typing.final
 class Peer(_message.Message):

@@ -44,6 +44,11 @@ class ModelCacheServiceStub:
                 request_serializer=modelcache_dot_v1_dot_modelcache__pb2.GetManifestRequest.SerializeToString,
                 response_deserializer=modelcache_dot_v1_dot_modelcache__pb2.GetManifestResponse.FromString,
                 _registered_method=True)
+        self.TellListing = channel.stream_unary(
+                '/modelcache.v1.ModelCacheService/TellListing',
+                request_serializer=modelcache_dot_v1_dot_modelcache__pb2.TellListingRequest.SerializeToString,
+                response_deserializer=modelcache_dot_v1_dot_modelcache__pb2.TellListingResponse.FromString,
+                _registered_method=True)
 
 
 class ModelCacheServiceServicer:
@@ -66,6 +71,13 @@ class ModelCacheServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def TellListing(self, request_iterator, context):
+        """The answer to a ListingOrder, in chunks. NOT_FOUND when nobody waits for it (any more). To be called like GetManifest.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ModelCacheServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -78,6 +90,11 @@ def add_ModelCacheServiceServicer_to_server(servicer, server):
                     servicer.GetManifest,
                     request_deserializer=modelcache_dot_v1_dot_modelcache__pb2.GetManifestRequest.FromString,
                     response_serializer=modelcache_dot_v1_dot_modelcache__pb2.GetManifestResponse.SerializeToString,
+            ),
+            'TellListing': grpc.stream_unary_rpc_method_handler(
+                    servicer.TellListing,
+                    request_deserializer=modelcache_dot_v1_dot_modelcache__pb2.TellListingRequest.FromString,
+                    response_serializer=modelcache_dot_v1_dot_modelcache__pb2.TellListingResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -134,6 +151,33 @@ class ModelCacheService:
             '/modelcache.v1.ModelCacheService/GetManifest',
             modelcache_dot_v1_dot_modelcache__pb2.GetManifestRequest.SerializeToString,
             modelcache_dot_v1_dot_modelcache__pb2.GetManifestResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TellListing(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/modelcache.v1.ModelCacheService/TellListing',
+            modelcache_dot_v1_dot_modelcache__pb2.TellListingRequest.SerializeToString,
+            modelcache_dot_v1_dot_modelcache__pb2.TellListingResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -45,6 +45,8 @@ class ModelCacheServiceStub:
     to be called on the connection of the agent's Sync stream, because that is what tells the controller who asks
     (FAILED_PRECONDITION otherwise).
     """
+    TellListing: _grpc.StreamUnaryMultiCallable[_modelcache_pb2.TellListingRequest, _modelcache_pb2.TellListingResponse]
+    """The answer to a ListingOrder, in chunks. NOT_FOUND when nobody waits for it (any more). To be called like GetManifest."""
 
 @_typing.type_check_only
 class ModelCacheServiceAsyncStub(ModelCacheServiceStub):
@@ -58,6 +60,8 @@ class ModelCacheServiceAsyncStub(ModelCacheServiceStub):
     to be called on the connection of the agent's Sync stream, because that is what tells the controller who asks
     (FAILED_PRECONDITION otherwise).
     """
+    TellListing: _aio.StreamUnaryMultiCallable[_modelcache_pb2.TellListingRequest, _modelcache_pb2.TellListingResponse]  # type: ignore[assignment]
+    """The answer to a ListingOrder, in chunks. NOT_FOUND when nobody waits for it (any more). To be called like GetManifest."""
 
 class ModelCacheServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -80,6 +84,14 @@ class ModelCacheServiceServicer(metaclass=_abc_1.ABCMeta):
         to be called on the connection of the agent's Sync stream, because that is what tells the controller who asks
         (FAILED_PRECONDITION otherwise).
         """
+
+    @_abc_1.abstractmethod
+    def TellListing(
+        self,
+        request_iterator: _MaybeAsyncIterator[_modelcache_pb2.TellListingRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_modelcache_pb2.TellListingResponse, _abc.Awaitable[_modelcache_pb2.TellListingResponse]]:
+        """The answer to a ListingOrder, in chunks. NOT_FOUND when nobody waits for it (any more). To be called like GetManifest."""
 
 def add_ModelCacheServiceServicer_to_server(servicer: ModelCacheServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 

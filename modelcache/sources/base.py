@@ -32,6 +32,8 @@ _BUILT_IN: Mapping[str, str] = {
     "s3": "modelcache.sources.s3:S3Source",
     "https": "modelcache.sources.http:HttpSource",
     "http": "modelcache.sources.http:HttpSource",
+    "file": "modelcache.sources.file:FileSource",
+    "pvc": "modelcache.sources.file:ClaimSource",
 }
 
 
@@ -40,6 +42,10 @@ SETTING_KEYS = frozenset({
     "AWS_NO_SIGN_REQUEST",
 })  # fmt: skip
 """Keys of Secrets whose values are no secrets, and are of use in messages."""
+
+
+NODE_SCHEMES = frozenset({"file", "pvc"})
+"""What only nodes can see: the controller has one of them ask, see `modelcache.sources.answer`."""
 
 
 class Credential(msgspec.Struct, frozen=True):
@@ -103,6 +109,8 @@ class Location(msgspec.Struct, frozen=True):
     url: str
     headers: Mapping[str, str]
     expires_at: float | None = None
+    within: str | None = None
+    """For `file://`: the directory below which the file must turn out to be when it is opened, links followed."""
 
     def __repr__(self) -> str:
         # A signed URL carries its authority in the query string.

@@ -63,6 +63,17 @@ class SourceURI(msgspec.Struct, frozen=True):
         return f"{self.scheme}://{self.authority}{separator}{self.path}"
 
 
+def in_namespace(uri: SourceURI, namespace: str) -> SourceURI:
+    """`uri` as it is meant in a DynamoModel of `namespace`: claims belong to namespaces, so the namespace becomes a part.
+
+    The same text in two namespaces means two places. What was fetched from one must never be taken for the other.
+    """
+    if uri.scheme != "pvc":
+        return uri
+    path = f"{uri.authority}/{uri.path}" if uri.path else uri.authority
+    return SourceURI(scheme="pvc", authority=namespace, path=path, revision=uri.revision)
+
+
 def parse_uri(text: str, extra_schemes: Collection[str] = ()) -> SourceURI:
     """Split `text` into its parts, or raise InvalidURI with a sentence that says what to write instead.
 

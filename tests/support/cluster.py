@@ -92,9 +92,13 @@ class CacheCluster:
     """The processes of one cluster. Node names are unique, so that tests can share an API server."""
 
     def __init__(
-        self, api: Api, kubeconfig: Path, directory: Path, hub: HubProcess, nodes: int = 3, *, controllers: int = 1
-    ) -> None:
-        """`controllers`: how many replicas agents look for; one alone leads without an election."""
+        self, api: Api, kubeconfig: Path, directory: Path, hub: HubProcess, nodes: int = 3, *, controllers: int = 1,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
+        """`controllers`: how many replicas agents look for; one alone leads without an election.
+
+        `environment` is added to that of all daemons.
+        """
         self.api = api
         self.hub = hub
         self._kubeconfig = kubeconfig
@@ -108,6 +112,7 @@ class CacheCluster:
         self._environment = {
             **{key: value for key, value in os.environ.items() if not key.startswith(("HF_", "MODELCACHE_"))},
             "HF_ENDPOINT": hub.url,
+            **(environment or {}),
         }
         prefix = f"node-{secrets.token_hex(3)}"
         self.nodes = [f"{prefix}-{index}" for index in range(nodes)]
@@ -193,6 +198,10 @@ class CacheCluster:
         code = process.terminate()
         process.close()
         return code
+
+    def pids(self) -> list[int]:
+        """Process ids of everything that runs."""
+        return [process.pid for process in self._processes.values()]
 
     def logs(self, name: str) -> str:
         """Everything that a process has printed."""

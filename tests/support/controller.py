@@ -27,6 +27,8 @@ from modelcache.rpc.modelcache_pb2 import (
     Report,
     SyncRequest,
     SyncResponse,
+    TellListingRequest,
+    TellListingResponse,
 )
 from modelcache.rpc.modelcache_pb2_grpc import ModelCacheServiceServicer, add_ModelCacheServiceServicer_to_server
 
@@ -78,6 +80,8 @@ class ScriptedController(ModelCacheServiceServicer):
         self.reports: list[Report] = []
         self.refusal: grpc.StatusCode | None = None
         self.refused = 0
+        self.listings: dict[str, bytes] = {}
+        """What agents have told, by the id of the question."""
         self.manifest_gate: asyncio.Event | None = None
         """When there is one, manifests stop after their first chunk until it is set."""
         self.manifests: dict[str, bytes] = {}
@@ -254,3 +258,17 @@ class ScriptedController(ModelCacheServiceServicer):
             yield GetManifestResponse(chunk=data[start : start + CHUNK_BYTES])
             if self.manifest_gate is not None:
                 await self.manifest_gate.wait()
+
+    async def TellListing(
+        self,
+        request_iterator: AsyncIterator[TellListingRequest],
+        context: aio.ServicerContext[TellListingRequest, TellListingResponse],
+    ) -> TellListingResponse:
+        id, data = "", bytearray()
+        async for request in request_iterator:
+            id = id or request.id
+            data += request.chunk
+        async with self._changed:
+            self.listings[id] = bytes(data)
+            self._changed.notify_all()
+        return TellListingResponse()

@@ -73,7 +73,8 @@ class Nginx:
     @property
     def environ(self) -> dict[str, str]:
         """What makes its certificate trusted."""
-        return {"SSL_CERT_FILE": str(AUTHORITY)}
+        # All names: the machine may have a bundle of its own under one of them.
+        return dict.fromkeys(("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"), str(AUTHORITY))
 
 
 @contextmanager

@@ -47,6 +47,7 @@ class Node:
             fetcher=self.fetcher,
             slots=Slots(2),
             manifest=self._no_manifest,
+            tell=self._no_listing,
             shown=self._shown,
             announce=self._announce,
             changed=self.changed.set,
@@ -58,6 +59,9 @@ class Node:
 
     async def _no_manifest(self, key: ObjectKey, digest: str) -> bytes:
         raise AssertionError("the manifest is on the disk")
+
+    async def _no_listing(self, key: ObjectKey, id: str, data: bytes) -> None:
+        raise AssertionError("nobody has asked for a listing")
 
     def _announce(self, revisions: object) -> None:
         assert isinstance(revisions, dict)

@@ -94,6 +94,7 @@ class Harness:
         self.asked: list[str] = []
         self.uses: list[PodUse] = []
         self.uses_known = True
+        self.told: list[tuple[ObjectKey, str, bytes]] = []
         self._changed = asyncio.Event()
         held = inspect(self.cache)
         self.labels.wanted = revisions_at_start(held)
@@ -105,6 +106,7 @@ class Harness:
             fetcher=self.fetcher,
             slots=Slots(slots),
             manifest=self._manifest,
+            tell=self._tell,
             shown=self.labels.of,
             announce=self.labels.want,
             changed=self._changed.set,
@@ -120,6 +122,10 @@ class Harness:
         if digest not in self.manifests:
             raise ManifestUnavailable("NOT_FOUND: not yet")
         return self.manifests[digest]
+
+    async def _tell(self, key: ObjectKey, id: str, data: bytes) -> None:
+        self.told.append((key, id, data))
+        self._changed.set()
 
     def know(self, *manifests: Manifest) -> None:
         self.manifests |= {each.digest: each.encode() for each in manifests}

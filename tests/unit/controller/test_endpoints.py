@@ -35,7 +35,7 @@ def spec(version: str | None = None, *, kind: str = "lora") -> Spec:
 
 
 def request(version: str | None = None) -> Request:
-    asked = Request.of(spec(version))
+    asked = Request.of(spec(version), "ns")
     assert asked is not None
     return asked
 

@@ -17,13 +17,13 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 def request(uri: str = "hf://org/name", version: str | None = None, **source: Any) -> Request:
     spec = msgspec.convert({"modelName": "m", "version": version, "source": {"uri": uri, **source}}, Spec)
-    asked = Request.of(spec)
+    asked = Request.of(spec, "ns")
     assert asked is not None
     return asked
 
 
 def test_without_a_source_nothing_is_asked() -> None:
-    assert Request.of(Spec(model_name="m")) is None
+    assert Request.of(Spec(model_name="m"), "ns") is None
 
 
 def test_version_and_uri_are_two_ways_to_say_the_same() -> None:

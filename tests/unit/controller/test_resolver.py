@@ -21,7 +21,7 @@ CANARY = "hf_canary_7f3a"
 
 
 def request(uri: str = "hf://org/name") -> Request:
-    found = Request.of(msgspec.convert({"modelName": "m", "source": {"uri": uri}}, Spec))
+    found = Request.of(msgspec.convert({"modelName": "m", "source": {"uri": uri}}, Spec), "ns")
     assert found is not None
     return found
 

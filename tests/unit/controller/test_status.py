@@ -26,7 +26,7 @@ OLD_REVISION = "0" * 40
 
 def asked(version: str | None = None) -> Request:
     spec = msgspec.convert({"modelName": "m", "version": version, "source": {"uri": "hf://org/name"}}, Spec)
-    request = Request.of(spec)
+    request = Request.of(spec, "ns")
     assert request is not None
     return request
 

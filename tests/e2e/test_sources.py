@@ -1,0 +1,178 @@
+"""Every kind of source: put there by its own tools, ready on three nodes byte by byte, refused when it was changed."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.api import Api
+from tests.support.cluster import CacheCluster, HubProcess, Model, tree_of
+from tests.support.nginx import Nginx, nginx
+from tests.support.s3 import S3, nanio
+
+pytestmark = [pytest.mark.e2e, pytest.mark.conformance]
+
+CANARY = secrets.token_hex(20)
+FILES = {
+    "config.json": b"{}",
+    "empty": b"",
+    "sub dir/ünï.txt": b"x" * 1000,
+    "model.safetensors": os.urandom(3_000_000),
+}
+NOWHERE = {"nodeLocal": {"nodeSelector": {"nobody": "has-it"}}}
+EVERYWHERE = {"nodeLocal": {"nodeSelector": {"nobody": None}}}
+
+
+def write(directory: Path) -> Path:
+    for path, content in FILES.items():
+        (directory / path).parent.mkdir(parents=True, exist_ok=True)
+        (directory / path).write_bytes(content)
+    return directory
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.fixture
+def share(tmp_path: Path) -> Path:
+    """A directory that is on every node, as a mounted share is."""
+    return write(tmp_path / "share" / "llama").parent
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[Nginx]:
+    with nginx(tmp_path / "web", CANARY) as server:
+        folder = write(server.root / "llama")
+        paths = [str(path.relative_to(folder)) for path in sorted(folder.rglob("*")) if path.is_file()]
+        sums = subprocess.run(["sha256sum", *paths], cwd=folder, capture_output=True, check=True).stdout
+        (folder / "SHA256SUMS").write_bytes(sums)
+        yield server
+
+
+@pytest.fixture
+def s3(tmp_path: Path) -> Iterator[S3]:
+    with nanio(tmp_path / "nanio") as server:
+        server.s5cmd("mb", "s3://models")
+        server.s5cmd("cp", f"{write(tmp_path / 'upload')}/", "s3://models/llama/")
+        server.s5cmd("cp", str(tmp_path / "upload" / "config.json"), "s3://models/llama-2/")
+        yield server
+
+
+@pytest.fixture
+def cluster(
+    installed: None, api: Api, kubeconfig: Path, tmp_path: Path, hub: HubProcess, web: Nginx, share: Path,
+    namespace: str, request: pytest.FixtureRequest,
+) -> Iterator[CacheCluster]:  # fmt: skip
+    """Three nodes that have the share, and one claim of the namespace mounted."""
+    claims = tmp_path / "claims"
+    write(claims / namespace / "weights" / "llama")
+    write(claims / "another-tenant" / "secret")
+    environment = {**web.environ, "MODELCACHE_FILE_ROOTS": str(share), "MODELCACHE_CLAIMS": str(claims)}
+    running = CacheCluster(api, kubeconfig, tmp_path / "nodes", hub, environment=environment)
+    running.start()
+    yield running
+    request.node.add_report_section("teardown", "cluster logs", running.all_logs()[-20000:])
+    running.close()
+
+
+def secret(api: Api, namespace: str, name: str, values: dict[str, str]) -> dict[str, dict[str, str]]:
+    body = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": values}
+    api.post(f"/api/v1/namespaces/{namespace}/secrets", body).expect(201)
+    return {"secretRef": {"name": name}}
+
+
+def test_each_source_is_ready_on_three_nodes_and_its_credential_nowhere(
+    cluster: CacheCluster, api: Api, namespace: str, model: Callable[[str], Model], s3: S3, web: Nginx, share: Path,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    keys = secret(api, namespace, "s3-keys", s3.secret_values)
+    token = secret(api, namespace, "web-token", {"token": CANARY})
+    login = secret(api, namespace, "web-login", {"username": "models", "password": CANARY})
+    expected = tree_of(share / "llama")
+    with_sums = tree_of(web.root / "llama")
+    wanted = {
+        "s3": ("s3://models/llama", keys, expected),
+        "s3-some": ("s3://models/llama", {**keys, "include": ["*.json", "sub dir/"], "exclude": ["con*"]},
+                    {"sub dir/ünï.txt": expected["sub dir/ünï.txt"]}),
+        "s3-one": ("s3://models/llama/config.json", keys, {"config.json": expected["config.json"]}),
+        "folder": (f"{web.url}/bearer/llama/", token, with_sums),
+        "one": (f"{web.url}/basic/llama/model.safetensors", login,
+                {"model.safetensors": expected["model.safetensors"]}),
+        "file": (f"file://{share}/llama", {}, expected),
+        "claim": ("pvc://weights/llama", {}, expected),
+    }  # fmt: skip
+    made = {name: model(name) for name in wanted}
+    for name, (uri, source, _) in wanted.items():
+        made[name].create(uri, source=source)
+    for name, (_, _, files) in wanted.items():
+        status = made[name].wait_ready(timeout=40)
+        assert sorted(status["readyNodes"]) == cluster.nodes
+        assert made[name].condition("Verified")["reason"] == "ChecksumValid"
+        for node in cluster.nodes:
+            assert tree_of(cluster.paths(node).current(namespace, name).resolve()) == files
+
+    # Nobody publishes a digest of the single file: one node read it, and the others have it from that one.
+    answers = [line.split() for line in (web.root.parent / "work" / "access.log").read_text().splitlines()]
+    sent = sum(
+        int(words[9]) for words in answers if words[6] == "/basic/llama/model.safetensors" and words[8][0] == "2"
+    )
+    assert len(FILES["model.safetensors"]) <= sent < 1.5 * len(FILES["model.safetensors"])
+
+    seen = [cluster.all_logs()]
+    for path in (made["s3"].collection, f"/api/v1/namespaces/{namespace}/events",
+                 f"/api/v1/namespaces/{namespace}/configmaps"):  # fmt: skip
+        seen.append(json.dumps(api.get(path).expect(200)))
+    seen += [Path(f"/proc/{pid}/cmdline").read_bytes().decode() for pid in cluster.pids()]
+    for canary in (CANARY, s3.secret, s3.key_id):
+        assert not [text for text in seen if canary in text]
+        for file in tmp_path.joinpath("nodes").rglob("*"):
+            assert not file.is_file() or canary.encode() not in file.read_bytes(), file
+
+
+def test_a_byte_that_changes_between_resolving_and_reading_is_refused_by_name(
+    cluster: CacheCluster, api: Api, namespace: str, model: Callable[[str], Model], s3: S3, web: Nginx, share: Path,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    keys = secret(api, namespace, "s3-keys", s3.secret_values)
+    made = {name: model(name) for name in ("s3", "folder", "one")}
+    made["s3"].create("s3://models/llama", source=keys, storage=NOWHERE)
+    made["folder"].create(f"{web.url}/llama/", storage=NOWHERE)
+    made["one"].create(f"{web.url}/llama/model.safetensors", storage=NOWHERE)
+    for one in made.values():
+        one.wait_condition("Resolved", "True")
+    flip(tmp_path / "upload" / "model.safetensors")
+    s3.s5cmd("cp", str(tmp_path / "upload" / "model.safetensors"), "s3://models/llama/")
+    flip(web.root / "llama" / "model.safetensors")
+    for one in made.values():
+        one.patch(storage=EVERYWHERE)
+    for name, one in made.items():
+        failed = one.wait_condition("Ready", "False", "DigestMismatch" if name == "folder" else "SourceChanged")
+        assert "model.safetensors" in failed["message"]
+        assert cluster.ready_nodes(namespace, name) == []
+        for node in cluster.nodes:
+            assert not cluster.paths(node).current(namespace, name).exists()
+
+
+def test_what_a_node_must_not_read(cluster: CacheCluster, share: Path, model: Callable[[str], Model]) -> None:
+    wanted = {
+        "elsewhere": ("file:///etc", "Unsupported", "MODELCACHE_FILE_ROOTS"),
+        "absent": (f"file://{share}/nothing", "NotFound", "does not exist on this node"),
+        "unmounted": ("pvc://secret", "NotFound", "not mounted"),
+        "of-another-tenant": ("pvc://another-tenant/secret", "NotFound", "not mounted"),
+    }
+    made = {name: model(name) for name in wanted}
+    for name, (uri, _, _) in wanted.items():
+        made[name].create(uri)
+    for name, (_, reason, says) in wanted.items():
+        resolved = made[name].wait_condition("Resolved", "False", reason)
+        assert says in resolved["message"]
+        assert "On node " in resolved["message"]

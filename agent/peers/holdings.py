@@ -65,6 +65,13 @@ class Arriving:
         self._lock = threading.Lock()
         self._via: dict[int, tuple[str, ...]] = {}
         self._reading: Counter[int] = Counter()
+        self.changed: threading.Condition | None = None
+        """Made by the first who waits for a piece of this file: an arrival wakes nobody who waits for another file."""
+
+    def wake(self) -> None:
+        """Something about it has changed. The lock of `changed` is held."""
+        if self.changed is not None:
+            self.changed.notify_all()
 
     def came(self, index: int, via: Sequence[str]) -> None:
         """A piece comes from a peer, through these nodes (empty: from the origin)."""
@@ -98,7 +105,7 @@ class Holdings:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
         self._arriving: dict[ContentKey, Arriving] = {}
         self._computing = threading.Lock()
         self._closed = False
@@ -107,34 +114,35 @@ class Holdings:
 
     def begin(self, keys: Sequence[ContentKey], file: Arriving) -> None:
         """`file` is going to have this content."""
-        with self._changed:
+        with self._lock:
             for key in keys:
                 self._arriving[key] = file
 
-    def arrived(self) -> None:
-        """A piece of something is finished."""
-        with self._changed:
-            self._changed.notify_all()
+    def arrived(self, file: Arriving) -> None:
+        """A piece of `file` is finished."""
+        with self._lock:
+            file.wake()
 
     def end(self, keys: Sequence[ContentKey], file: Arriving) -> None:
         """The file is a blob now, or given up."""
-        with self._changed:
+        with self._lock:
             for key in keys:
                 if self._arriving.get(key) is file:
                     del self._arriving[key]
-            self._changed.notify_all()
+            file.wake()
 
     def close(self) -> None:
         """Nobody has to wait any longer."""
-        with self._changed:
+        with self._lock:
             self._closed = True
-            self._changed.notify_all()
+            for file in self._arriving.values():
+                file.wake()
 
     # For the server
 
     def find(self, key: ContentKey, size: int) -> Content | None:
         """What is here of `key`; None when it is neither here nor on its way. Raises StoreError."""
-        with self._changed:
+        with self._lock:
             file = self._arriving.get(key)
         return self._of_arriving(key, file) if file is not None else self._of_blob(key, size)
 
@@ -144,20 +152,21 @@ class Holdings:
 
     def progress(self, key: ContentKey) -> int:
         """Bytes that the download which `key` is part of got from the origin; 0 when there is none."""
-        with self._changed:
+        with self._lock:
             file = self._arriving.get(key)
         return file.progress() if file is not None else 0
 
     def wait_for(self, key: ContentKey, size: int, index: int, seconds: float) -> Content | None:
         """`find`, as soon as piece `index` is there or nothing of it is on its way any more; at last after `seconds`."""
         deadline = time.monotonic() + seconds
-        with self._changed:
+        with self._lock:
             while True:
                 file = self._arriving.get(key)
                 left = deadline - time.monotonic()
                 if file is None or self._closed or left <= 0 or file.partial.proven_digest(index) is not None:
                     break
-                self._changed.wait(left)
+                file.changed = file.changed or threading.Condition(self._lock)
+                file.changed.wait(left)
         return self.find(key, size)
 
     def _of_arriving(self, key: ContentKey, file: Arriving) -> Content:

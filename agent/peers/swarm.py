@@ -167,7 +167,10 @@ class Swarm:
 
     def arrived(self, file: ManifestFile) -> None:
         """See Overlay."""
-        self._holdings.arrived()
+        with self._lock:
+            entry = self._files.get(file.path)
+        if entry is not None:
+            self._holdings.arrived(entry.arriving)
 
     def end(self, file: ManifestFile) -> None:
         """See Overlay."""

@@ -22,6 +22,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
 COPY_CHUNK = 1 << 20
+_FEW = 2
+"""Not worth threads of their own."""
 _SYNCS = 8
 """At a time; more do not make the disk faster."""
 
@@ -40,7 +42,9 @@ def sync_all(paths: Collection[Path]) -> None:
 
     Raises OSError, with the path, for one that cannot be synced.
     """
-    if not paths:
+    if len(paths) <= _FEW:
+        for path in paths:
+            _sync(path)
         return
     with ThreadPoolExecutor(min(len(paths), _SYNCS), thread_name_prefix="sync") as pool:
         list(pool.map(_sync, paths))

@@ -63,9 +63,10 @@ _log = logging.getLogger(__name__)
 DISTRIBUTION = "dynamo-model-cache"
 STOP_SECONDS = 4.0
 """For everything to end by itself when asked to; after that it is left behind."""
-WITHDRAW_SECONDS = 10.0
-"""Until an agent without a cache ends although its labels may still be there; the next one takes them away."""
-WITHDRAW_LOOK_SECONDS = 0.1
+LABELS_SECONDS = 10.0
+"""Until an agent without a cache ends although its labels may still be there (the next one takes them away), and until one
+that was just started looks after its cache although its labels are not."""
+LABELS_LOOK_SECONDS = 0.1
 ZONE_SECONDS = 5.0
 """How long the first stream waits for the node's zone. When it is learned later, the stream begins anew."""
 
@@ -249,6 +250,7 @@ async def _serve(
         doubt=models.doubt,
         withdraw=lambda: _withdraw(models, labels, clock),
         scrubbed=watched.metrics.scrubbed,
+        begin=lambda: _until(lambda: labels.settled, clock),
         clock=clock,
     )
     watched.metrics.state = state
@@ -305,9 +307,14 @@ def _enrolment(settings: Settings, wallet: Wallet, clock: Clock, rng: Random) ->
 async def _withdraw(models: Models, labels: NodeLabels, clock: Clock) -> None:
     """The cache is lost: takes all labels away, and waits a little for the API server to confirm that."""
     models.abandon()
-    until = clock.now() + WITHDRAW_SECONDS
-    while not labels.clear and clock.now() < until:
-        await clock.sleep(WITHDRAW_LOOK_SECONDS)
+    await _until(lambda: labels.clear, clock)
+
+
+async def _until(done: Callable[[], bool], clock: Clock) -> None:
+    """Waits for the labels of the node, but not for an API server that is away."""
+    until = clock.now() + LABELS_SECONDS
+    while not done() and clock.now() < until:
+        await clock.sleep(LABELS_LOOK_SECONDS)
 
 
 def _open_exchange(

@@ -123,6 +123,11 @@ class NodeLabels:
         return self._problem
 
     @property
+    def settled(self) -> bool:
+        """Whether the Node has been seen, and carries just the labels that it should."""
+        return self._actual is not None and not self._due_patch()
+
+    @property
     def clear(self) -> bool:
         """Whether the API server has confirmed that the node carries no label of ours."""
         return self._actual is not None and not self._unconfirmed and not any(map(is_ours, self._confirmed))

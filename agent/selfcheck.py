@@ -73,17 +73,20 @@ class SelfCheck:
         doubt: Callable[[Doubts], None],
         withdraw: Callable[[], Awaitable[None]],
         scrubbed: Callable[[int], None],
+        begin: Callable[[], Awaitable[None]],
         clock: Clock,
     ) -> None:
         """`doubt` is told what is not as it was. `withdraw` takes all labels away, before the agent ends without a cache.
 
-        `scrubbed` is told how many bytes were read, from other threads.
+        `scrubbed` is told how many bytes were read, from other threads. `begin` returns when there is time for all this:
+        an agent that has just been started labels its node first.
         """
         self._store = store
         self._scrub_settings = scrub
         self._doubt = doubt
         self._withdraw = withdraw
         self._scrubbed = scrubbed
+        self._begin = begin
         self._clock = clock
         self._limiter = TokenBucket(scrub.bandwidth, SystemClock())
         self._touched: set[Touched] = set()
@@ -127,6 +130,7 @@ class SelfCheck:
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody looks any more
                 loop.call_soon_threadsafe(self._noticed.set)
 
+        await self._begin()
         watch = TreeWatch(self._store.paths, noticed)
         try:
             await in_thread(watch.start)

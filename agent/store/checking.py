@@ -26,6 +26,7 @@ from agent.store.rows import FileRow
 READ_BYTES = 1 << 20
 _XXH3_128_BYTES = 16
 FILE_MODE = 0o444
+_FILE = stat.S_IFREG | FILE_MODE
 DIRECTORY_MODE = 0o755
 """Of everything published. Owned by the agent: an owner can make a file writable again."""
 
@@ -68,6 +69,12 @@ def compare(place: str | Path, row: FileRow, *, copy: bool = False) -> Problem |
         return Problem(Path(place), ProblemKind.MISSING, "the file is gone", row.sha256)
     except OSError as error:
         return Problem(Path(place), ProblemKind.UNREADABLE, error.strerror or str(error), row.sha256)
+    if (
+        found.st_mode == _FILE
+        and (found.st_size, found.st_mtime_ns, found.st_uid) == (row.size, row.mtime_ns, os.geteuid())
+        and (copy or found.st_ino == row.inode)
+    ):
+        return None
     if not stat.S_ISREG(found.st_mode):
         return Problem(Path(place), ProblemKind.NOT_A_FILE, "something else lies in its place", row.sha256)
     for what, expected, actual in (
@@ -79,10 +86,8 @@ def compare(place: str | Path, row: FileRow, *, copy: bool = False) -> Problem |
         if expected != actual:
             detail = f"{what} is {actual}, was {expected}"
             return Problem(Path(place), ProblemKind.CHANGED, detail, row.sha256)
-    if stat.S_IMODE(found.st_mode) != FILE_MODE:
-        detail = f"mode is {stat.S_IMODE(found.st_mode):04o}, was {FILE_MODE:04o}"
-        return Problem(Path(place), ProblemKind.CHANGED, detail, row.sha256)
-    return None
+    detail = f"mode is {stat.S_IMODE(found.st_mode):04o}, was {FILE_MODE:04o}"
+    return Problem(Path(place), ProblemKind.CHANGED, detail, row.sha256)
 
 
 def compare_directory(place: str) -> Problem | None:

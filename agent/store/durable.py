@@ -177,7 +177,7 @@ def files_below(directory: Path) -> list[str]:
     pending = [""]
     while pending:
         prefix = pending.pop()
-        with os.scandir(directory / prefix) as entries:
+        with os.scandir(f"{directory}/{prefix}") as entries:
             for entry in entries:
                 path = prefix + entry.name
                 if entry.is_dir(follow_symlinks=False):

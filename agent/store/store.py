@@ -247,10 +247,9 @@ class Store:
     def manifest(self, digest: str) -> Manifest | None:
         """A kept manifest, checked; None when it is not here or was damaged."""
         try:
-            manifest = Manifest.decode(self.paths.manifest(digest).read_bytes())
+            return Manifest.decode_known(self.paths.manifest(digest).read_bytes(), digest)
         except (OSError, ManifestError):
             return None
-        return manifest if manifest.digest == digest else None
 
     # Snapshots
 

@@ -73,6 +73,7 @@ class Watched:
             doubt=self._doubt,
             withdraw=self._withdraw,
             scrubbed=self._scrubbed,
+            begin=lambda: asyncio.sleep(0),
             clock=clock,
         )
         self.tasks = [asyncio.create_task(part) for part in self.check.parts()]

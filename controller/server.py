@@ -5,7 +5,10 @@
     health       the gRPC health protocol in plain text, because that is all that a kubelet's probe speaks; nothing else.
 
 They are servers of their own, so that what strangers do to the second and third one cannot use up the first one's places.
-How many connections each accepts, how long one may take to say who it is, and how large messages are, is bounded here.
+How many connections each accepts, how long one may take to say who it is, and how large messages are, is bounded here. gRPC
+does not tell of handshakes that fail, so what is noticed is that there are too many of them.
+
+`benchmarks/flood.py` shows what strangers can do to these ports.
 
 With `--insecure` there is only the first one, in plain text. Source credentials travel on it, so that is served on
 loopback only, where nothing leaves the machine, and refused for every other address.
@@ -15,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import Callable
 
@@ -43,6 +47,9 @@ HANDSHAKE_SECONDS = 10
 MAX_ENROLMENT_BYTES = 64 * 1024
 """Of a request for a certificate; ours have two kilobytes."""
 
+CROWD = 3000
+"""Connections to one port within a minute; a thousand agents that have lost their controller come twice."""
+
 SERVICE: str = pb.DESCRIPTOR.services_by_name["ModelCacheService"].full_name
 """Name under which the health protocol tells whether agents are served, that is whether this replica leads."""
 
@@ -62,7 +69,7 @@ _AGENTS: Options = [
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
     # An agent has one connection, and for a moment two; those still in the handshake count as well.
-    ("grpc.max_allowed_incoming_connections", 8192),
+    ("grpc.max_allowed_incoming_connections", 4096),
     # One Sync and some GetManifest.
     ("grpc.max_concurrent_streams", 64),
 ]
@@ -79,12 +86,39 @@ _ENROLMENT: Options = [
     ("grpc.max_connection_age_grace_ms", 5_000),
 ]
 _HEALTH: Options = [
-    *_COMMON,
+    # A probe takes milliseconds, and must not wait for strangers who say nothing.
+    ("grpc.server_handshake_timeout_ms", 2000),
+    ("grpc.so_reuseport", 0),
     ("grpc.max_receive_message_length", 4096),
     ("grpc.max_metadata_size", 8192),
-    ("grpc.max_allowed_incoming_connections", 64),
+    ("grpc.max_allowed_incoming_connections", 512),
     ("grpc.max_concurrent_streams", 8),
 ]
+
+
+class Crowd:
+    """Counts the connections to one port by the minute, and says when they are too many. Thread-safe."""
+
+    def __init__(self, port: str, now: Callable[[], float]) -> None:
+        self._port = port
+        self._now = now
+        self._lock = threading.Lock()
+        self._since = now()
+        self._count = 0
+
+    def arrived(self) -> None:
+        """Somebody has connected."""
+        with self._lock:
+            now = self._now()
+            if now - self._since >= 60.0:
+                self._since, self._count = now, 0
+            self._count += 1
+            crowded = self._count == CROWD
+        if crowded:
+            _log.warning(
+                "more than %d connections within a minute at the port for %s; those without a certificate or a token get "
+                "nothing, but something in the cluster is wrong or not well-disposed", CROWD, self._port,
+            )  # fmt: skip
 
 
 class AgentServer:
@@ -113,7 +147,9 @@ class AgentServer:
     async def start(self) -> Address:
         """Listen for agents; the address with the port that was chosen. Raises SettingsError when it cannot be had."""
         await self._serving(False)
-        credentials = server_credentials(self.wallet, clients=True) if self.wallet else None
+        credentials = None
+        if self.wallet is not None:
+            credentials = server_credentials(self.wallet, clients=True, on_connection=_crowd("agents"))
         return await _listen(self._server, "listen", self._address, credentials)
 
     async def start_enrolment(self, address: Address, service: EnrolmentService, wallet: Wallet) -> Address:
@@ -121,7 +157,8 @@ class AgentServer:
         server = aio.server(options=_ENROLMENT)
         add_EnrolmentServiceServicer_to_server(service, server)
         self._others.append(server)
-        return await _listen(server, "enrolment_listen", address, server_credentials(wallet, clients=False))
+        credentials = server_credentials(wallet, clients=False, on_connection=_crowd("enrolment"))
+        return await _listen(server, "enrolment_listen", address, credentials)
 
     async def start_health(self, address: Address) -> Address:
         """Listen for probes. Raises SettingsError."""
@@ -162,6 +199,10 @@ class AgentServer:
         status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
         await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
         await self._health.set(SERVICE, status)
+
+
+def _crowd(port: str) -> Callable[[], None]:
+    return Crowd(port, time.monotonic).arrived
 
 
 async def _listen(

@@ -53,10 +53,13 @@ class Wallet:
             listener()
 
 
-def server_credentials(wallet: Wallet, *, clients: bool) -> grpc.ServerCredentials:
+def server_credentials(
+    wallet: Wallet, *, clients: bool, on_connection: Callable[[], None] = lambda: None
+) -> grpc.ServerCredentials:
     """For a gRPC server: each new connection gets the credentials that are in force then. Raises NoCredentials.
 
-    `clients`: whether clients have to show a certificate of a trusted authority.
+    `clients`: whether clients have to show a certificate of a trusted authority. `on_connection` is called, in some thread,
+    before each handshake.
     """
     given = wallet.current
     lock = threading.Lock()
@@ -64,6 +67,7 @@ def server_credentials(wallet: Wallet, *, clients: bool) -> grpc.ServerCredentia
     def fetch() -> grpc.ServerCertificateConfiguration | None:
         # Called by gRPC in threads of its own, before each handshake.
         nonlocal given
+        on_connection()
         with lock:
             current = wallet.current
             if current is given:

@@ -138,7 +138,7 @@ async def _serve(
     """Everything between start and end; whether nothing is left running."""
     clock, rng = LoopClock(), Random()  # noqa: S311  # jitter, not cryptography
     held = await in_thread(lambda: inspect(store))
-    users = Users(clock, await in_thread(store.usage.users))
+    users = Users(clock, await in_thread(store.usage.users), lambda key: adapters.is_adapter(key))
     context = {"node": settings.node}
     _log.info("opened the cache %s with %d models", settings.root, len(held), extra=context)
     if not store.report.clean:
@@ -264,6 +264,7 @@ async def _serve(
         disk=Disk(
             files=lambda key, digest: files_in_force(paths, key, digest, models.in_force(key, digest)),
             leaving=models.to_be_unloaded,
+            has=models.has,
         ),
         needed=models.poke,
         changed=sync.changed,

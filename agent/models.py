@@ -172,6 +172,10 @@ class Models:
         fits = snapshot is not None and snapshot.sound and snapshot.manifest_digest == digest
         return snapshot.name if fits and snapshot is not None else None
 
+    def has(self, key: ObjectKey) -> bool:
+        """Whether anything of a model is here, or on its way."""
+        return key in self._workers
+
     def to_be_unloaded(self, key: ObjectKey) -> frozenset[str]:
         """The snapshots of a model whose removal waits for nothing but the engines that have them loaded."""
         worker = self._workers.get(key)

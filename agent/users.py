@@ -14,6 +14,7 @@ from agent.store import PublishedSnapshot, StoreError, User, users_of
 from agent.threads import in_thread
 from agent.wakeup import Wakeup
 from modelcache.kube.clock import Clock
+from modelcache.kube.resources import ObjectKey
 
 _log = logging.getLogger(__name__)
 
@@ -24,8 +25,14 @@ NOTE_SECONDS = 600.0
 class Users:
     """Everybody who uses something on this node. Called in the event loop."""
 
-    def __init__(self, clock: Clock, remembered: Iterable[User] = ()) -> None:
-        """`remembered`: what a former process knew."""
+    def __init__(
+        self,
+        clock: Clock,
+        remembered: Iterable[User] = (),
+        is_adapter: Callable[[ObjectKey], bool] = lambda key: False,
+    ) -> None:
+        """`remembered`: what a former process knew. `is_adapter`: see `agent.lora.adapters.Adapters.is_adapter`."""
+        self._is_adapter = is_adapter
         self.known = False
         self._changed = Wakeup(clock)
         self.everybody: frozenset[User] = frozenset(remembered)
@@ -52,8 +59,14 @@ class Users:
             await self._changed.wait(NOTE_SECONDS)
 
     def pods_of(self, row: PublishedSnapshot) -> tuple[str, ...]:
-        """The pods (`namespace/name`, sorted) that need a published directory."""
-        return users_of(row, self._by_namespace.get(row.namespace, ()))
+        """The pods (`namespace/name`, sorted) that need a published directory.
+
+        Of a LoRA adapter that is who names it; mounting the models of the whole namespace is not enough.
+        """
+        users = self._by_namespace.get(row.namespace, [])
+        if self._is_adapter(ObjectKey(row.namespace, row.name)):
+            users = [user for user in users if user.name]
+        return users_of(row, users)
 
 
 def _by_namespace(users: Iterable[User]) -> dict[str, list[User]]:

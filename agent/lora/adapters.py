@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -20,7 +20,7 @@ from agent.lora.desired import Instructions, Pod
 from agent.lora.http import Http
 from agent.lora.knowledge import Trouble
 from agent.lora.lanes import Lanes
-from agent.lora.record import Entry, Record
+from agent.lora.record import Entry, Record, Recorded
 from agent.lora.report import Inspected, Outcome
 from agent.lora.session import Session, Surroundings
 from agent.threads import in_thread
@@ -43,11 +43,12 @@ class Disk:
     """What adapters need to know about the models of this node.
 
     `files` are the current, sound files of a model, if they are those of the manifest (its digest) that is asked for.
-    `leaving` are the snapshots of a model whose removal waits for nothing but the engines.
+    `leaving` are the snapshots of a model whose removal waits for nothing but the engines. `has`: anything of it is here.
     """
 
     files: Callable[[ObjectKey, str], Files | None]
     leaving: Callable[[ObjectKey], frozenset[str]]
+    has: Callable[[ObjectKey], bool]
 
 
 def files_in_force(paths: CachePaths, key: ObjectKey, digest: str, snapshot: str | None) -> Files | None:
@@ -72,7 +73,7 @@ class Adapters:
         self,
         node: str,
         record: Path,
-        entries: Iterable[Entry],
+        recorded: Recorded,
         *,
         disk: Disk,
         needed: Callable[[ObjectKey], None],
@@ -81,13 +82,13 @@ class Adapters:
         unix: Callable[[], float],
         rng: Random,
     ) -> None:
-        """`record` is the file of the record, `entries` what was in it. `needed`: the `snapshots` of a model differ.
+        """`record` is the file of the record, `recorded` what was in it. `needed`: the `snapshots` of a model differ.
 
         `changed`: there may be something to report.
         """
         self._node = node
         self._disk = disk
-        self._record = Record(record, entries, needed)
+        self._record = Record(record, recorded, needed)
         self._on_change = changed
         self._clock = clock
         self._unix = unix
@@ -113,6 +114,8 @@ class Adapters:
             for key, adapter in instructions.adapters.items()
             if key in before.adapters and before.adapters[key].attempt != adapter.attempt
         }
+        self._record.know(instructions.adapters, adapters=True)
+        self._record.know(instructions.others, adapters=False)
         if self._around is not None:
             # At once, so that no report says of what is wanted now what was true of what was wanted before.
             self._arrange(self._around)
@@ -125,6 +128,14 @@ class Adapters:
     def snapshots(self, key: ObjectKey) -> frozenset[str]:
         """The snapshots of a model that an engine may still read."""
         return self._record.snapshots(key)
+
+    def is_adapter(self, key: ObjectKey) -> bool:
+        """Whether a model on this node is an adapter, or was one until it was deleted.
+
+        A pod that mounts the models of its whole namespace does not use an adapter by that: engines read one from when they
+        are told to load it until they have let go of it (`snapshots`), and no longer.
+        """
+        return self._record.is_adapter(key)
 
     def report(self, key: ObjectKey) -> pb.AdapterReport | None:
         """About the adapter of a model; None for a model that is no adapter here."""
@@ -178,6 +189,8 @@ class Adapters:
                     self._dirty.clear()
                     self._inspect()
                     self._arrange(around)
+                    gone = [key for key in self._record.models if not self._is_here(key)]
+                    self._record.know(gone, adapters=False)
                     self._on_change()
                     await self._dirty.wait()
             finally:
@@ -188,6 +201,9 @@ class Adapters:
                 if tasks:
                     await asyncio.wait(tasks)
                 await self._record.written()
+
+    def _is_here(self, key: ObjectKey) -> bool:
+        return key in self._instructions.adapters or self._disk.has(key)
 
     # Pods
 

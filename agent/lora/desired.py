@@ -75,18 +75,19 @@ class Instructions:
     """All that a desired state says about adapters.
 
     `pods` None: the controller does not know the pods at the moment; adapters stay where they are. `kept` are models that are
-    listed and of which nobody knows what they are, so that their adapters stay as well.
+    listed and of which nobody knows what they are, so that their adapters stay as well. `others` are listed and no adapters.
     """
 
     pods: Mapping[str, Pod] | None = None
     adapters: Mapping[ObjectKey, WantedAdapter] = field(default_factory=dict)
     kept: frozenset[ObjectKey] = frozenset()
+    others: frozenset[ObjectKey] = frozenset()
 
 
 def read_instructions(message: DesiredState) -> Instructions:
     """What a message says about adapters, as far as it can be used."""
     adapters = {}
-    kept = set()
+    kept, others = set(), set()
     for entry in message.models:
         key = ObjectKey(entry.model.namespace, entry.model.name)
         if not entry.manifest_digest:
@@ -98,8 +99,10 @@ def read_instructions(message: DesiredState) -> Instructions:
                 kept.add(key)
             else:
                 adapters[key] = _adapter(key, entry)
+        elif entry.manifest_digest:
+            others.add(key)
     pods = MappingProxyType(dict(_pods(message.workers))) if message.workers_known else None
-    return Instructions(pods, MappingProxyType(adapters), frozenset(kept))
+    return Instructions(pods, MappingProxyType(adapters), frozenset(kept), frozenset(others))
 
 
 def _flaw(entry: DesiredModel) -> str:

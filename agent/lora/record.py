@@ -58,21 +58,25 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return ObjectKey(self.namespace, self.name)
 
 
-class _File(msgspec.Struct, kw_only=True):
+class Recorded(msgspec.Struct, kw_only=True):
+    """The content of the file. `models`: namespace and name of every model on this node that is known to be an adapter."""
+
     version: int = _VERSION
     entries: list[Entry] = []
+    models: list[tuple[str, str]] = []
 
 
 class Record:
-    """All entries, by pod and name. In one event loop; only the file is written in threads."""
+    """All entries, by pod and name. In one event loop; only the file is written in threads, soon after every change."""
 
-    def __init__(self, path: Path, entries: Iterable[Entry], needed: Callable[[ObjectKey], None]) -> None:
+    def __init__(self, path: Path, recorded: Recorded, needed: Callable[[ObjectKey], None]) -> None:
         """`needed` is called when the `snapshots` of a model differ."""
+        self._models = {ObjectKey(*model) for model in recorded.models}
         self._path = path
         self._on_change = needed
         self._entries: dict[str, dict[str, Entry]] = {}
         self._needs: dict[ObjectKey, Counter[str]] = {}
-        for entry in entries:
+        for entry in recorded.entries:
             self._entries.setdefault(entry.pod_uid, {})[entry.lora_name] = entry
             self._count(entry, 1)
         self._encoder = msgspec.json.Encoder()
@@ -81,19 +85,19 @@ class Record:
         self._broken = False
 
     @staticmethod
-    def load(path: Path) -> list[Entry]:
-        """The entries of an earlier life. Blocks for the disk.
+    def load(path: Path) -> Recorded:
+        """What an earlier life has left. Blocks for the disk.
 
         A file that cannot be read is an empty one: then adapters are loaded again that need not be.
         """
         try:
             with path.open("rb") as file:
-                return msgspec.json.decode(file.read(MAX_BYTES), type=_File).entries
+                return msgspec.json.decode(file.read(MAX_BYTES), type=Recorded)
         except FileNotFoundError:
-            return []
+            return Recorded()
         except (OSError, msgspec.DecodeError, RecursionError) as error:
             _log.warning("%s cannot be read, and adapters will be loaded again: %s", path, error)
-            return []
+            return Recorded()
 
     def of_pod(self, uid: str) -> Mapping[str, Entry]:
         """The entries of a pod, by the name of the adapter. Do not change it."""
@@ -123,15 +127,31 @@ class Record:
                 del self._entries[pod_uid]
             self._changed(before, None)
 
+    @property
+    def models(self) -> frozenset[ObjectKey]:
+        """The models on this node that are known to be adapters."""
+        return frozenset(self._models)
+
+    def is_adapter(self, model: ObjectKey) -> bool:
+        """Whether a model is one of `models`."""
+        return model in self._models
+
+    def know(self, models: Iterable[ObjectKey], *, adapters: bool) -> None:
+        """These models are adapters, or are not."""
+        changed = [model for model in models if (model in self._models) is not adapters]
+        if changed:
+            self._models = self._models.union(changed) if adapters else self._models.difference(changed)
+            self._write_soon()
+
     async def written(self) -> None:
         """Returns when everything up to now is in the file, or could not be written, which is logged."""
-        while self._dirty or self._writing is not None:
-            if self._writing is None:
-                self._writing = asyncio.create_task(self._write(), name="record of adapters")
+        if self._dirty:
+            self._write_soon()
+        while self._writing is not None:
             await asyncio.wait([self._writing])
 
     def _changed(self, before: Entry | None, after: Entry | None) -> None:
-        self._dirty = True
+        self._write_soon()
         models = {entry.model: self.snapshots(entry.model) for entry in (before, after) if entry is not None}
         if after is not None:
             self._count(after, 1)
@@ -151,11 +171,23 @@ class Record:
         if not needs:
             del self._needs[entry.model]
 
+    def _write_soon(self) -> None:
+        self._dirty = True
+        if self._writing is None:
+            self._writing = asyncio.create_task(self._write_all(), name="record of adapters")
+
+    async def _write_all(self) -> None:
+        """Many changes are one file: whatever comes while one is written is in the next."""
+        try:
+            while self._dirty:
+                self._dirty = False
+                await self._write()
+        finally:
+            self._writing = None
+
     async def _write(self) -> None:
-        # Whoever changes something from here on is written by the next one: many changes are one file.
-        self._dirty = False
         entries = [entry for pod in self._entries.values() for entry in pod.values()]
-        data = self._encoder.encode(_File(entries=entries))
+        data = self._encoder.encode(Recorded(entries=entries, models=sorted(self._models)))
         try:
             await in_thread(lambda: _replace(self._path, data))
             self._broken = False
@@ -164,8 +196,6 @@ class Record:
                 _log.warning("%s cannot be written, so that after a restart of the agent adapters will be loaded again: %s",
                              self._path, printable(str(error), 200))  # fmt: skip
             self._broken = True
-        finally:
-            self._writing = None
 
 
 def _replace(path: Path, data: bytes) -> None:

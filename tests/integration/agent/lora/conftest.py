@@ -45,7 +45,11 @@ class Node:
             "node-0",
             self.record,
             Record.load(self.record),
-            disk=Disk(files=self._files, leaving=lambda key: self.leaving.get(key, frozenset())),
+            disk=Disk(
+                files=self._files,
+                leaving=lambda key: self.leaving.get(key, frozenset()),
+                has=lambda key: key in self.published,
+            ),
             needed=lambda key: None,
             changed=self._note,
             clock=LoopClock(),

@@ -320,3 +320,21 @@ async def test_files_that_have_to_go_for_new_ones_are_let_go_of(node: Node) -> N
 
 async def _let_go(node: Node) -> bool:
     return not node.adapters.snapshots(LORA)
+
+
+async def test_which_models_are_adapters_is_known_until_they_are_gone_from_the_disk(node: Node) -> None:
+    worker = await node.worker()
+    node.publish(LORA, "1")
+    node.want(node.pod(worker))
+    await node.until(LOADED)
+    node.unlist()
+    await node.restart()
+    await until_has(worker, {})
+    assert node.adapters.is_adapter(LORA)
+    del node.published[LORA]
+    node.adapters.poke()
+
+    async def forgotten() -> bool:
+        return not node.adapters.is_adapter(LORA)
+
+    await wait_until_async(forgotten)

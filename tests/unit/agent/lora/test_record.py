@@ -6,8 +6,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from agent.lora.record import Entry, Record
+from agent.lora.record import Entry, Record, Recorded
 from modelcache.kube.resources import ObjectKey
+from tests.support.waiting import wait_until_async
 
 LORA = ObjectKey("team", "lora")
 
@@ -48,6 +49,31 @@ async def test_entries_outlive_the_process(tmp_path: Path) -> None:
     assert second.pods() == ["p1", "p2"]
 
 
+async def test_which_models_are_adapters_outlives_the_process_too(tmp_path: Path) -> None:
+    path = tmp_path / "adapters.json"
+    first = record(path)
+    other = ObjectKey("team", "other")
+    first.know([LORA, other], adapters=True)
+    first.know([other, ObjectKey("team", "never")], adapters=False)
+    await first.written()
+    second = record(path)
+    assert second.models == {LORA}
+    assert second.is_adapter(LORA)
+    assert not second.is_adapter(other)
+
+
+async def test_every_change_is_written_without_being_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "adapters.json"
+    one = record(path)
+    one.put(entry())
+    one.put(entry(confirmed=True))
+
+    async def there() -> bool:
+        return Record.load(path).entries == [entry(confirmed=True)]
+
+    await wait_until_async(there)
+
+
 async def test_changes_during_a_write_are_written_too(tmp_path: Path) -> None:
     path = tmp_path / "adapters.json"
     one = record(path)
@@ -55,12 +81,12 @@ async def test_changes_during_a_write_are_written_too(tmp_path: Path) -> None:
     async def put(number: int) -> bool:
         one.put(entry(name=f"a{number}"))
         await one.written()
-        return f"a{number}" in {each.lora_name for each in Record.load(path)}
+        return f"a{number}" in {each.lora_name for each in Record.load(path).entries}
 
     assert all(await asyncio.gather(*(put(number) for number in range(50))))
 
 
-def test_the_snapshots_that_an_engine_may_read(tmp_path: Path) -> None:
+async def test_the_snapshots_that_an_engine_may_read(tmp_path: Path) -> None:
     needed: list[ObjectKey] = []
     one = record(tmp_path / "adapters.json", needed)
     one.put(entry())
@@ -85,8 +111,8 @@ def test_the_snapshots_that_an_engine_may_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"{", b'{"version": 1, "entries": 3}', b"\xff", b"[" * 100_000])
 def test_a_file_that_cannot_be_read_is_an_empty_one(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "adapters.json").write_bytes(content)
-    assert Record.load(tmp_path / "adapters.json") == []
-    assert Record.load(tmp_path) == []
+    assert Record.load(tmp_path / "adapters.json") == Recorded()
+    assert Record.load(tmp_path) == Recorded()
 
 
 async def test_a_disk_that_cannot_be_written_stops_nobody(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -10,6 +10,7 @@ import yaml
 from tests.support.cluster import CacheCluster, HubProcess, Model, free_port, write_repository
 from tests.support.manifests import find, render
 from tests.support.prometheus import Prometheus
+from tests.support.rbac import allowed
 
 pytestmark = pytest.mark.e2e
 
@@ -56,6 +57,12 @@ def test_prometheus_sees_a_model_arrive(
         assert (
             prometheus.query("sum(modelcache_api_requests_total{resource='dynamomodels/status', code='200'})")[0][1] > 0
         )
+        # What the daemons really ask of the API server is what their roles allow.
+        for side in ("agent", "controller"):
+            asked = prometheus.query(f'modelcache_api_requests_total{{job="modelcache-{side}"}}')
+            requests = {(labels["verb"], labels["resource"]) for labels, _ in asked}
+            assert requests <= allowed(render(), side)
+            assert ("watch", "nodes") in requests
         # From an Event of the object to the line of the agent that brought it there.
         ready_event = next(event for event in tiny.events() if event["reason"] == "Ready")
         trace = ready_event["metadata"]["annotations"]["modelcache.nvidia.com/trace"]

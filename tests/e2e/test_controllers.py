@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,14 +20,18 @@ QUICK = ("--lease-duration", "4", "--certificate-lifetime", "10", "--heartbeat",
 ENROLLED = "has a certificate until"
 
 
+@pytest.fixture(autouse=True)
+def repository(repositories: Path) -> Path:
+    write_repository(repositories, "org/name", FILES)
+    return repositories / "org" / "name"
+
+
 @pytest.fixture
 def pair(
-    installed: None, api: Api, kubeconfig: Path, tmp_path: Path, repositories: Path, hub: HubProcess,
+    installed: None, api: Api, kubeconfig: Path, tmp_path: Path, repository: Path, hub: HubProcess,
     request: pytest.FixtureRequest,
 ) -> Iterator[CacheCluster]:  # fmt: skip
     """Two nodes with agents and two controllers."""
-    write_repository(repositories, "org/name", FILES)
-    hub.restart()
     cluster = CacheCluster(api, kubeconfig, tmp_path / "nodes", hub, nodes=2, controllers=2)
     cluster.project(*cluster.nodes)
     for number in range(2):
@@ -74,6 +78,7 @@ def certificates(cluster: CacheCluster) -> list[int]:
     return [cluster.logs(node).count(ENROLLED) for node in cluster.nodes]
 
 
+@pytest.mark.timeout(300)  # leases and certificates have to run out in it, on a machine that may be busy
 def test_controllers_die_and_nothing_is_done_twice(pair: CacheCluster, api: Api, namespace: str) -> None:
     model = Model(api, namespace, "first")
     model.create("hf://org/name")
@@ -112,3 +117,26 @@ def test_controllers_die_and_nothing_is_done_twice(pair: CacheCluster, api: Api,
     wait_until(other.gone, what="the new leader works")
     model.delete()
     wait_until(model.gone, what="agents do as they are told")
+
+
+def test_without_any_controller_nodes_serve_and_mend_from_each_other(
+    cluster: CacheCluster, repository: Path, model: Callable[[str], Model]
+) -> None:
+    one = model("one")
+    one.create("hf://org/name")
+    one.wait_ready()
+    expected, read = tree_of(repository), cluster.hub.file_bytes()
+    cluster.kill("controller")
+    damaged = cluster.paths(cluster.nodes[0]).current(one.namespace, one.name) / "model.safetensors"
+    damaged.chmod(0o644)
+    with damaged.open("r+b") as file:
+        file.seek(1000)
+        file.write(b"damage")
+
+    def whole() -> bool:
+        trees = [tree_of(cluster.paths(node).current(one.namespace, one.name)) for node in cluster.nodes]
+        return all(tree == expected for tree in trees)
+
+    wait_until(whole, what="the damaged file is as it was")
+    wait_until(lambda: cluster.ready_nodes(one.namespace, one.name) == cluster.nodes, what="all nodes are labelled")
+    assert cluster.hub.file_bytes() == read, "it came from another node"

@@ -49,12 +49,16 @@ class Refused(Exception):
 
 
 class Failure(NamedTuple):
-    """`reason` is CamelCase, `message` a sentence for the user. `retry_after`: the least number of seconds to wait."""
+    """`reason` is CamelCase, `message` a sentence for the user. `retry_after`: the least number of seconds to wait.
+
+    `needs`: bytes of the disk that it takes to go on, where that is what is missing.
+    """
 
     reason: str
     message: str
     permanent: bool
     retry_after: float | None = None
+    needs: int | None = None
 
 
 def redacted(text: str, credential: Credential | None) -> str:
@@ -78,7 +82,9 @@ def failure_of(error: Exception) -> Failure | None:
         return Failure("DigestMismatch", str(error), permanent=True)
     if isinstance(error, SourceError):
         return Failure(error.reason, error.message, not error.retryable, error.retry_after)
-    if isinstance(error, InsufficientStorage | StoreFull):
+    if isinstance(error, InsufficientStorage):
+        return Failure("InsufficientStorage", str(error), permanent=False, needs=error.needs)
+    if isinstance(error, StoreFull):
         return Failure("InsufficientStorage", str(error), permanent=False)
     if isinstance(error, ManifestUnavailable):
         return Failure(MANIFEST_UNAVAILABLE, f"The manifest could not be fetched: {error}.", permanent=False)

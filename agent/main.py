@@ -39,13 +39,16 @@ from agent.models import Models, revisions_at_start
 from agent.node import NodeLabels
 from agent.peers.exchange import PeerExchange
 from agent.peers.tuning import DEFAULT_TUNING
+from agent.room import Room, Storage
 from agent.selfcheck import ScrubSettings, SelfCheck
 from agent.settings import Settings
 from agent.slots import Slots
 from agent.store import Store
+from agent.store.eviction import Watermarks, excess
 from agent.sync import Sync
 from agent.threads import in_thread
 from agent.transfer import Downloader, TransferSettings
+from agent.transfer.space import free_bytes
 from agent.users import Users
 from modelcache.kube.client import KubeClient
 from modelcache.kube.clock import Clock, LoopClock
@@ -112,7 +115,10 @@ async def _run(settings: Settings, stop: asyncio.Event, watched: Watched) -> Non
     downloader = Downloader(
         store,
         TransferSettings(
-            connections=settings.connections, bandwidth=settings.bandwidth, reserve_bytes=settings.reserve_bytes
+            connections=settings.connections,
+            bandwidth=settings.bandwidth,
+            reserve_bytes=settings.reserve_bytes,
+            limit=settings.limit,
         ),
     )
     all_ended = True
@@ -185,6 +191,7 @@ async def _serve(
             filesystem_bytes=usage.total,
             free_bytes=usage.free,
             reserved_bytes=downloader.reserved_bytes(),
+            limit_bytes=settings.limit.bytes_of(settings.root),
             models=models.phases(),
             revisions=models.conditions(),
             connected=sync.connected,
@@ -242,6 +249,7 @@ async def _serve(
         unix=time.time,
         rng=rng,
         users=users,
+        room=Room(_storage(settings, store, downloader), clock, watched.metrics.evicted),
         metrics=watched.metrics,
     )
     selfcheck = SelfCheck(
@@ -272,7 +280,8 @@ async def _serve(
         unix=time.time,
         rng=rng,
     )
-    parts = [models.run(), adapters.run(), labels.informer.run(), labels.run(), users.run(store.usage.set_users)]
+    parts = [models.run(), adapters.run(), labels.informer.run(), labels.run()]
+    parts += [users.run(store.usage.set_users), models.room.run()]
     enrolment = _enrolment(settings, wallet, clock, rng) if wallet is not None else None
     if enrolment is not None and wallet is not None:
         wallet.on_change(sync.restart)
@@ -374,6 +383,16 @@ def _expiry(wallet: Wallet | None) -> float | None:
     """When the certificate ends, in Unix seconds; None when there is none."""
     held = wallet.held if wallet is not None else None
     return held.presented.not_after.timestamp() if held is not None else None
+
+
+def _storage(settings: Settings, store: Store, downloader: Downloader) -> Storage:
+    marks = Watermarks(settings.high_watermark, settings.low_watermark)
+
+    def above() -> int:
+        limit = settings.limit.bytes_of(settings.root)
+        return excess(store.census.occupied(), limit, free_bytes(settings.root), settings.reserve_bytes, marks)
+
+    return Storage(store.census.snapshots, downloader.space.usable, above)
 
 
 def _capacity(root: Path, cached_bytes: int) -> Capacity:

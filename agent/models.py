@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from random import Random
 
 from prometheus_client import CollectorRegistry
@@ -23,11 +24,13 @@ from agent.peers.access import Grant
 from agent.peers.keys import sizes_in
 from agent.ports import Cache, Fetcher
 from agent.report import ModelFacts, model_report, phase
+from agent.room import ENDLESS, Refused, Room
 from agent.slots import Slots
-from agent.store import Keep, Problem, StoreError
+from agent.store import Keep, Problem, PublishedSnapshot, StoreError
+from agent.store.eviction import Key
 from agent.surroundings import Surroundings
 from agent.threads import in_thread
-from agent.users import Users
+from agent.users import Users, why_kept
 from agent.wakeup import Wakeup
 from agent.worker import ModelWorker
 from modelcache.kube.clock import Clock
@@ -68,6 +71,7 @@ class Models:
         unix: Callable[[], float],
         rng: Random,
         users: Users | None = None,
+        room: Room | None = None,
         metrics: AgentMetrics | None = None,
     ) -> None:
         """`held`: what is published at start. `announce` and `shown` are the node's labels. `changed`: look at `reports`.
@@ -84,6 +88,8 @@ class Models:
         self._unix = unix
         self._heard = False
         self._users = users or Users(clock)
+        self.room = room or Room(ENDLESS, clock)
+        self.room.attach(kept=self._why_kept, drop=self._drop, refused=self._refused)
         self._dirty = Wakeup(clock)
         self._counted: set[str] = set()
         self._cached_bytes = 0
@@ -109,6 +115,7 @@ class Models:
             unix=unix,
             rng=rng,
             users=self._users,
+            room=self.room,
             metrics=metrics or AgentMetrics(CollectorRegistry()),
         )
         self._facts: dict[ObjectKey, ModelFacts] = {}
@@ -267,6 +274,30 @@ class Models:
             _log.warning("unused content could not be deleted: %s", error, extra={"node": self._around.node})
             self._litter = True
             await self._clock.sleep(RETRY_SECONDS)
+
+    def _why_kept(self, row: PublishedSnapshot) -> str:
+        key = ObjectKey(row.namespace, row.name)
+        worker = self._workers.get(key)
+        view = worker.view if worker is not None else None
+        return why_kept(row, view, heard=self._heard, users=self._users, loaded=self._around.loaded(key))
+
+    async def _drop(self, keys: Sequence[Key]) -> None:
+        """Remove snapshots that nothing wants, and the content that only they need. Raises StoreError."""
+        for namespace, name, snapshot in keys:
+            worker = self._workers.get(ObjectKey(namespace, name))
+            if worker is not None:
+                await worker.evict(snapshot)
+            else:
+                work = partial(self._cache.remove_snapshot, namespace, name, snapshot, spare_current=True)
+                await in_thread(work)
+        await self.sweep()
+
+    def _refused(self) -> list[Refused]:
+        return [
+            Refused(worker.trouble.failure.needs, worker.retry)
+            for worker in self._workers.values()
+            if worker.trouble is not None and worker.trouble.failure.needs is not None
+        ]
 
     def _note_litter(self) -> None:
         self._litter = True

@@ -48,7 +48,7 @@ class Cache(Protocol):
         """Let nothing of a model be in force any more; its files stay."""
         ...
 
-    def remove_snapshot(self, namespace: str, name: str, snapshot: str) -> None:
+    def remove_snapshot(self, namespace: str, name: str, snapshot: str, *, spare_current: bool = False) -> None:
         """Take one published directory away."""
         ...
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from agent.peers.tuning import DEFAULT_TUNING
+from agent.transfer.limit import Limit
 from modelcache.paths import DEFAULT_ROOT, PROJECTED
 from modelcache.rpc.address import Address, AddressError, parse_address, parse_addresses
 from modelcache.settings import optional_address, wrong
@@ -43,7 +44,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     free on the cache's file system. `peer_listen` is the `host:port` at which other agents are served (port 0: any free one;
     empty: not at all), `peer_uploads` how many pieces are sent to them at the same time. `metrics_listen` is where metrics
     and health are served over HTTP; empty: nowhere. Everything is read again once in `scrub_interval` seconds (0: never),
-    at most `scrub_bandwidth` bytes per second.
+    at most `scrub_bandwidth` bytes per second. `capacity` is what the cache may take (see `agent.transfer.limit`); above
+    `high_watermark` of it, what nothing wants is evicted until `low_watermark` is reached.
     """
 
     node: str
@@ -58,6 +60,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     connections: int = 4
     bandwidth: float | None = None
     reserve_bytes: int = 1024**3
+    capacity: str = ""
+    high_watermark: float = 0.9
+    low_watermark: float = 0.8
     peer_listen: str = "127.0.0.1:0"
     peer_uploads: int = DEFAULT_TUNING.uploads
     metrics_listen: str = ""
@@ -80,6 +85,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         if self.enrolment:
             return parse_addresses(self.enrolment)
         return [Address(address.host, ENROLMENT_PORT) for address in self.controllers]
+
+    @property
+    def limit(self) -> Limit:
+        """`capacity`, parsed. Raises SettingsError."""
+        try:
+            return Limit.parse(self.capacity)
+        except ValueError as error:
+            raise wrong("capacity", f"is {self.capacity[:80]!r}; {error}") from error
 
     def check(self) -> None:
         """Raises SettingsError for the first value that cannot work."""
@@ -135,6 +148,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             )
         if self.reserve_bytes < 0:
             raise wrong("reserve_bytes", f"is {self.reserve_bytes}; it cannot be negative")
+        _ = self.limit
+        if not 0 < self.low_watermark <= self.high_watermark <= 1:
+            raise wrong(
+                "low_watermark",
+                f"is {self.low_watermark:g} and high_watermark is {self.high_watermark:g}; both must be more than 0 "
+                "and at most 1, and the low one not above the high one",
+            )
 
     def _check_peer_listen(self) -> None:
         try:

@@ -11,6 +11,7 @@ from agent.failures import Failure
 from agent.findings import Findings
 from agent.metrics import AgentMetrics
 from agent.ports import Cache, Fetcher
+from agent.room import Room
 from agent.slots import Slots
 from agent.users import Users
 from modelcache.kube.clock import Clock
@@ -45,6 +46,7 @@ class Surroundings:
     unix: Callable[[], float]
     rng: Random
     users: Users
+    room: Room
     metrics: AgentMetrics
 
 

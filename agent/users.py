@@ -10,6 +10,8 @@ import logging
 from collections.abc import Callable, Collection, Iterable
 from functools import partial
 
+from agent import plan
+from agent.plan import View
 from agent.store import PublishedSnapshot, StoreError, User, users_of
 from agent.threads import in_thread
 from agent.wakeup import Wakeup
@@ -67,6 +69,35 @@ class Users:
         if self._is_adapter(ObjectKey(row.namespace, row.name)):
             users = [user for user in users if user.name]
         return users_of(row, users)
+
+
+def why_kept(row: PublishedSnapshot, view: View | None, *, heard: bool, users: Users, loaded: frozenset[str]) -> str:
+    """Why a published snapshot cannot be evicted, as a clause for people; empty when it can. Pure.
+
+    `view` is that of its model, None when nothing but the cache remembers the model. `heard`: a controller has said what is
+    wanted. `loaded`: snapshots of the model that an engine may have loaded.
+    """
+    pods = users.pods_of(row)
+    if not heard or not users.known:
+        return "it is not known what is wanted or used here"
+    if pods:
+        return f"in use by {', '.join(pods[:3])}" + (f" and {len(pods) - 3} more" if len(pods) > 3 else "")
+    if row.snapshot in loaded:
+        return "loaded into an engine"
+    if row.current:
+        return "in force"
+    if view is not None and _is_wanted(row, view):
+        return "wanted"
+    return "pinned" if row.pinned else ""
+
+
+def _is_wanted(row: PublishedSnapshot, view: View) -> bool:
+    snapshot = next((each for each in view.snapshots if each.name == row.snapshot), None)
+    if view.wanted is None:
+        return False
+    digest = view.wanted.manifest_digest
+    aimed_at = digest is None or digest == row.manifest_digest
+    return aimed_at or snapshot is None or not plan.snapshot_may_go(snapshot, view)
 
 
 def _by_namespace(users: Iterable[User]) -> dict[str, list[User]]:

@@ -156,8 +156,7 @@ class ModelWorker:
         """Take over what the controller says about this model. Idempotent."""
         if self.trouble is not None and self.trouble.failure.reason == MANIFEST_UNAVAILABLE:
             # We have just heard from a controller: ask it.
-            self.trouble = None
-            self._changed.set()
+            self.retry()
         if (heard, wanted) == (self._heard, self._wanted):
             return
         self._heard, self._wanted = heard, wanted
@@ -184,6 +183,16 @@ class ModelWorker:
     def poke(self) -> None:
         """Look again: something outside this worker has changed."""
         self._changed.set()
+
+    def retry(self) -> None:
+        """Do not wait any longer until the next try."""
+        self.trouble = None
+        self._changed.set()
+
+    async def evict(self, snapshot: str) -> None:
+        """Remove a snapshot that nothing wants, unless it is in force again. Raises StoreError."""
+        cache, (namespace, name) = self._around.cache, self.key
+        await self._remove({snapshot}, lambda: cache.remove_snapshot(namespace, name, snapshot, spare_current=True))
 
     def doubt(self, snapshot: str, problems: Sequence[Problem]) -> None:
         """A published snapshot is not as it was: it is not announced any more until that was looked at and put right."""
@@ -425,19 +434,23 @@ class ModelWorker:
         known, wanted, around = self.known, self._wanted, self._around
         assert known is not None
         assert wanted is not None
-        async with around.slots.place():
-            await around.swept()
+
+        async def attempt() -> Mapping[str, str]:
             self._earlier = self.traffic
             self._let_go()
             self.fetch = fetch = around.fetcher.begin(known.manifest, wanted.credential, self._trusted())
             self._downloading = True
             around.changed()
             try:
-                digests = await attend(fetch, known.manifest.source, around, self._looked, self._say)
+                return await attend(fetch, known.manifest.source, around, self._looked, self._say)
             finally:
                 self._downloading = False
                 if self.fetch is not fetch:
                     fetch.close()
+
+        async with around.slots.place():
+            await around.swept()
+            digests = await around.room.within(attempt)
         tree_digest = await in_thread(lambda: completed_tree_digest(known.manifest, digests))
         now = self.known
         if now is not None and same_content(now.manifest, known.manifest):

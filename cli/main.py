@@ -254,6 +254,23 @@ def agent(
         int,
         typer.Option(help="Bytes that stay free on the file system of the cache.", envvar="MODELCACHE_RESERVE_BYTES"),
     ] = 1024**3,
+    capacity: Annotated[
+        str,
+        typer.Option(
+            help="What the cache may take: 200Gi, or 80% of the file system; empty: all but the reserve.",
+            envvar="MODELCACHE_CAPACITY",
+        ),
+    ] = "",
+    high_watermark: Annotated[
+        float,
+        typer.Option(
+            help="Part of the capacity above which what nothing wants is evicted.", envvar="MODELCACHE_HIGH_WATERMARK"
+        ),
+    ] = 0.9,
+    low_watermark: Annotated[
+        float,
+        typer.Option(help="Part of the capacity down to which that goes on.", envvar="MODELCACHE_LOW_WATERMARK"),
+    ] = 0.8,
     scrub_interval: Annotated[
         float,
         typer.Option(
@@ -295,6 +312,9 @@ def agent(
         connections=connections,
         bandwidth=bandwidth,
         reserve_bytes=reserve_bytes,
+        capacity=capacity,
+        high_watermark=high_watermark,
+        low_watermark=low_watermark,
         scrub_interval=scrub_interval,
         scrub_bandwidth=scrub_bandwidth,
         peer_listen=peer_listen,

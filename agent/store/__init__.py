@@ -16,6 +16,7 @@ both; the index can be lost. Synchronous and thread-safe: call it through `async
     Publishing         save_manifest(manifest), publish(...), set_current(...)
     In use             usage.set_users([User]), usage.users(), usage.touch(), users_of(row, users)
     Removing           remove_snapshot(ns, name, snapshot), remove_model(ns, name), collect_garbage(keep) -> Removed
+    How much           census.snapshots(), census.blobs(), census.occupied()
     Checking           quick_check(ns, name, snapshot) -> list[Problem]   lstat only, at every start
                        deep_check(ns, name, snapshot, paid) -> list[Problem]   reads everything; `paid` limits and cancels
     Mending            verify_blob(sha256) -> whether there is good content; else fetch (it begins with `remains(sha256)`),
@@ -40,13 +41,13 @@ from agent.store.errors import (
     StoreLocked,
     StoreUnusable,
 )
-from agent.store.garbage import Garbage, Keep
+from agent.store.garbage import Garbage, Keep, Removed
 from agent.store.hold import Hold
 from agent.store.records import DELETED, HubClaim, Policy
 from agent.store.recovery import RecoveryReport
 from agent.store.repair import Remains
 from agent.store.rows import PublishedSnapshot
-from agent.store.store import NewBlob, Removed, Store
+from agent.store.store import NewBlob, Store
 from agent.store.usage import User, users_of
 
 __all__ = [

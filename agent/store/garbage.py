@@ -35,6 +35,13 @@ class Garbage(NamedTuple):
     manifests: tuple[str, ...]
 
 
+class Removed(NamedTuple):
+    """What garbage collection deleted, and how many bytes of the disk that freed."""
+
+    garbage: Garbage
+    bytes: int
+
+
 def garbage(
     existing: Existing, referenced_blobs: AbstractSet[str], referenced_manifests: AbstractSet[str], keep: Keep
 ) -> Garbage:

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from agent.store import checking, hubtree, layout, mending, recovery, repair
+from agent.store.census import Census
 from agent.store.checking import Problem
 from agent.store.durable import (
     fsync_directory,
@@ -36,7 +37,7 @@ from agent.store.errors import (
     StoreIOError,
     io_errors,
 )
-from agent.store.garbage import Existing, Garbage, Keep, garbage
+from agent.store.garbage import Existing, Keep, Removed, garbage
 from agent.store.hold import Hold
 from agent.store.index import Index
 from agent.store.mending import PIECE_BYTES
@@ -65,13 +66,6 @@ class NewBlob(NamedTuple):
     aliases: tuple[str, ...] = ()
 
 
-class Removed(NamedTuple):
-    """What garbage collection deleted, and how many bytes of the disk that freed."""
-
-    garbage: Garbage
-    bytes: int
-
-
 class Store:
     """A cache root that this process owns. Get one with `Store.open`; close it, or use it as a context manager."""
 
@@ -86,6 +80,7 @@ class Store:
         self.patrol = Patrol(paths, index, self._tree, clock)
         """Finds out what is not as it should be, see there."""
         self._holds: list[Hold] = []
+        self.census = Census(paths, index)
         self.usage = Usage(paths, index, self._tree, clock)
 
     @staticmethod
@@ -340,12 +335,17 @@ class Store:
             self._index.set_current(namespace, name, None, self._clock())
             self._refresh_hub()
 
-    def remove_snapshot(self, namespace: str, name: str, snapshot: str) -> None:
-        """Takes one snapshot out of the published tree and the hub view. Blobs stay until `collect_garbage`. Idempotent."""
+    def remove_snapshot(self, namespace: str, name: str, snapshot: str, *, spare_current: bool = False) -> None:
+        """Takes one snapshot out of the published tree and the hub view. Blobs stay until `collect_garbage`. Idempotent.
+
+        With `spare_current`, one that is in force stays as it is.
+        """
         target = self.paths.snapshot(namespace, name, snapshot)
         with self._tree, io_errors("remove", target):
             row = self._index.snapshot(namespace, name, snapshot)
             if row is not None and row.current:
+                if spare_current:
+                    return
                 self.paths.current(namespace, name).unlink(missing_ok=True)
             self._take_away(target, [(namespace, name, snapshot)])
 

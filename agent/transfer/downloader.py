@@ -21,6 +21,7 @@ from agent.transfer.download import Download, Shared
 from agent.transfer.flights import Flights
 from agent.transfer.hashing import HashPool
 from agent.transfer.journal import boot_id
+from agent.transfer.limit import NO_LIMIT, Limit
 from agent.transfer.limiter import TokenBucket
 from agent.transfer.origin import OriginSource, Web
 from agent.transfer.pace import PaceBoard
@@ -44,6 +45,8 @@ class TransferSettings:
     """Bytes per second into this node, over all its downloads; None = unlimited."""
     reserve_bytes: int = 1024**3
     """What is always kept free on the file system of the cache root."""
+    limit: Limit = NO_LIMIT
+    """What the cache may take altogether."""
     piece_bytes: int = PIECE_BYTES
     buffer_bytes: int = 1024**2
     """One buffer for each connection with bytes flowing. 1 MiB: larger ones bring nothing and fall out of the CPU's cache."""
@@ -97,11 +100,17 @@ class Downloader:
             clock=clock,
             stall_seconds=settings.stall_seconds,
         )
+        self.space = SpaceLedger(
+            lambda: free_bytes(store.paths.root),
+            settings.reserve_bytes,
+            limit=lambda: settings.limit.bytes_of(store.paths.root),
+            occupied=store.census.occupied,
+        )
         self._shared = Shared(
             store=store,
             hashes=self._hashes,
             buffers=BufferPool(settings.buffer_bytes),
-            space=SpaceLedger(lambda: free_bytes(store.paths.root), settings.reserve_bytes),
+            space=self.space,
             flights=Flights(),
             clock=clock,
             rng=rng,

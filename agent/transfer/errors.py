@@ -22,12 +22,18 @@ class Cancelled(TransferError):
 
 
 class InsufficientStorage(TransferError):
-    """The files do not fit on the disk. `needs` and `free` are bytes; `free` is what this download may use."""
+    """The files do not fit on the disk. `needs` and `free` are bytes; `free` is what this download may use.
 
-    def __init__(self, message: str, *, needs: int, free: int) -> None:
-        super().__init__(message)
+    `evictable` is what could be freed by removing what nobody wants or uses; None where nobody has looked.
+    """
+
+    def __init__(self, message: str, *, needs: int, free: int, evictable: int | None = None) -> None:
+        could = "" if evictable is None else f"; {evictable} could be freed by evicting what nothing wants"
+        super().__init__(f"{message}{could}; remove models or the pods that use them, or give the cache more room")
+        self.facts = message
         self.needs = needs
         self.free = free
+        self.evictable = evictable
 
 
 class IntegrityError(TransferError):

@@ -14,10 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from agent.store.census import BLOCK_BYTES
 from agent.transfer.errors import InsufficientStorage
-
-BLOCK_BYTES = 4096
-"""Files take whole blocks; 4 KiB is the block size of ext4 and xfs on every common machine."""
 
 
 def on_disk(size: int) -> int:
@@ -32,22 +30,37 @@ def free_bytes(root: Path) -> int:
 
 
 class SpaceLedger:
-    """What the downloads of this agent have reserved. `reserve_bytes` always stay free."""
+    """What the downloads of this agent have reserved. `reserve_bytes` always stay free.
 
-    def __init__(self, free: Callable[[], int], reserve_bytes: int) -> None:
+    `limit` is what the cache may take altogether (None: no limit) and `occupied` what it takes; both are asked whenever it
+    matters. While a small file is written, its bytes are both reserved and occupied: too much for a moment, never too little.
+    """
+
+    def __init__(
+        self,
+        free: Callable[[], int],
+        reserve_bytes: int,
+        *,
+        limit: Callable[[], int | None] = lambda: None,
+        occupied: Callable[[], int] = lambda: 0,
+    ) -> None:
         self._free = free
         self._reserve_bytes = reserve_bytes
+        self._limit = limit
+        self._occupied = occupied
         self._lock = threading.Lock()
         self._promised = 0
 
     def reserve(self, needs: int) -> Reservation:
         """Room for `needs` bytes. Raises InsufficientStorage with the figures."""
         with self._lock:
-            usable = max(0, self._free() - self._reserve_bytes - self._promised)
+            usable = self._usable()
             if needs > usable:
+                limit = self._limit()
+                bound = f"the cache may take {limit} bytes, " if limit is not None else ""
                 raise InsufficientStorage(
-                    f"{needs} bytes are needed and {usable} are free ({self._reserve_bytes} are kept free, "
-                    f"{self._promised} are reserved by other downloads); remove models, or give the cache a larger disk",
+                    f"{needs} bytes are needed and {usable} are free ({bound}{self._reserve_bytes} are kept free, "
+                    f"{self._promised} are reserved by other downloads)",
                     needs=needs,
                     free=usable,
                 )
@@ -57,7 +70,14 @@ class SpaceLedger:
     def usable(self) -> int:
         """Bytes that a download may reserve now."""
         with self._lock:
-            return max(0, self._free() - self._reserve_bytes - self._promised)
+            return self._usable()
+
+    def _usable(self) -> int:
+        room = self._free() - self._reserve_bytes
+        limit = self._limit()
+        if limit is not None:
+            room = min(room, limit - self._occupied())
+        return max(0, room - self._promised)
 
     def reserved(self) -> int:
         """Bytes that downloads have reserved and not written yet."""

@@ -136,8 +136,10 @@ class MemoryCache:
                 if key[:2] == (namespace, name):
                     self.rows[key] = row._replace(current=False, current_until=2000.0)
 
-    def remove_snapshot(self, namespace: str, name: str, snapshot: str) -> None:
+    def remove_snapshot(self, namespace: str, name: str, snapshot: str, *, spare_current: bool = False) -> None:
         with self._lock:
+            if spare_current and self.rows[namespace, name, snapshot].current:
+                return
             self._enter("remove_snapshot", namespace, name, snapshot)
             self.rows.pop((namespace, name, snapshot), None)
 

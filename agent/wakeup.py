@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from modelcache.kube.clock import Clock
 
@@ -36,3 +37,13 @@ class Wakeup:
             timer.cancel()
             for wait in waits:
                 wait.cancel()
+
+    async def wait_or(self, *tasks: asyncio.Task[Any] | None) -> None:
+        """Return when set, or when one of the tasks has ended, and clear the flag."""
+        change = asyncio.create_task(self.wait())
+        try:
+            pending = [change, *(task for task in tasks if task is not None)]
+            await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            change.cancel()
+        self.clear()

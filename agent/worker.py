@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
 
 from agent import plan
 from agent.attention import attend
@@ -254,7 +253,7 @@ class ModelWorker:
         successor: asyncio.Task[Known] | None = None
         try:
             while not task.done():
-                await self._change_or(task, successor)
+                await self._changed.wait_or(task, successor)
                 right = plan.next_step(self.view)
                 if task.done() or not isinstance(step, _STOPPABLE) or right == step:
                     continue
@@ -280,16 +279,6 @@ class ModelWorker:
                     left.exception()  # a worker that is being stopped has nobody to tell; unread, asyncio would log it
         if not task.cancelled():
             self._judge(step, task.exception())
-
-    async def _change_or(self, *tasks: asyncio.Task[Any] | None) -> None:
-        """Returns when something outside has changed or one of the tasks has ended."""
-        change = asyncio.create_task(self._changed.wait())
-        try:
-            pending = [change, *(task for task in tasks if task is not None)]
-            await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            change.cancel()
-        self._changed.clear()
 
     def _goes_on_for(self, found: asyncio.Task[Known], digest: str) -> bool:
         """Whether the running download is right for the manifest that has been found, or for want of one."""

@@ -188,6 +188,11 @@ class AgentServer:
         except TimeoutError:
             _log.warning("%d agents have not ended their streams in %.0f s", desk.registry.agents, STOP_GRACE)
 
+    def end_streams(self, message: str) -> None:
+        """End all streams; agents begin new ones at once, and have to show a certificate that is good now."""
+        if self._service.desk is not None:
+            self._service.desk.registry.end_all(message)
+
     async def stop(self) -> None:
         """Stop listening. Ends the streams first: gRPC prints a traceback for each that is alive when it stops."""
         await self.close()

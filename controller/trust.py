@@ -94,6 +94,8 @@ class Trust:
         self._plan: Plan | None = None
         self._issuer: Authority | None = None
         self._key = new_key()
+        self.on_distrust: Callable[[], None] = lambda: None
+        """Called when an authority is trusted no more, by the calendar or because somebody has deleted it."""
 
     def issue(self, key: ec.EllipticCurvePublicKey, node: str) -> bytes:
         """A certificate in DER for the agent of `node`. Raises NotReady."""
@@ -148,11 +150,15 @@ class Trust:
 
     def _take(self, wanted: Plan) -> None:
         before, self._plan = self._plan, wanted
+        distrusted = set(before.kept if before else ()) - set(wanted.kept)
         if before is None or before.signer != wanted.signer:
             assert wanted.signer is not None
             _log.info("certificates are signed by authority %s until %s", wanted.signer.name, wanted.signer.expires)
             self._on_signer(wanted.signer.expires.timestamp())
         self._renew()
+        if distrusted:
+            _log.warning("not trusted any more: %s", ", ".join(sorted(authority.name for authority in distrusted)))
+            self.on_distrust()
 
     def _renew(self) -> None:
         """Give this process a certificate when it has none, a new one in its half-life, and after every change."""

@@ -130,7 +130,10 @@ async def test_objects_that_were_deleted_come_back(replicas: Replicas) -> None:
     await other.trust.look()
     assert replicas.cluster.bundle() == old, "from the Secret"
     api.delete(f"{path}/secrets/modelcache-ca").expect(200)
+    told: list[str] = []
+    one.trust.on_distrust = lambda: told.append("one")
     await asyncio.gather(one.trust.look(), other.trust.look())
+    assert told == ["one"], "whoever has a certificate of the old one has to be sent away"
     new = replicas.cluster.bundle()
     assert new != old, "the key is lost: a new authority"
     assert all(each.issues(new) and each.is_trusted(new) for each in (one, other))

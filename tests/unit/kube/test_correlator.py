@@ -59,10 +59,12 @@ def test_many_similar_messages_become_one_event() -> None:
     assert later.occurrence.message == "6 %", "after the window they are told apart again"
 
 
-def test_each_object_has_a_budget() -> None:
+def test_each_reason_of_an_object_has_a_budget() -> None:
     correlator = Correlator(burst=3, refill_seconds=300)
     assert [correlator.observe(said(), 0.0) is not None for _ in range(5)] == [True, True, True, False, False]
     assert correlator.observe(said(regarding=OTHER), 0.0) is not None
+    rare = Occurrence(said().regarding, "Normal", "Deleted", "It is gone.")
+    assert correlator.observe(rare, 0.0) is not None, "one that is said once is not drowned by one that is said often"
     assert correlator.observe(said(), 299.0) is None
     record = correlator.observe(said(), 300.0)
     assert record is not None

@@ -198,6 +198,8 @@ async def _serve(
             heard_at=sync.heard_at,
             labels_stuck=bool(labels.problem),
             certificate_expires_at=_expiry(wallet),
+            in_use=models.in_use(),
+            adapters=adapters.loaded(),
             downloads=slots.taken,
             downloads_waiting=slots.waiting,
             scrub_ratio=selfcheck.round.ratio,
@@ -261,9 +263,6 @@ async def _serve(
         begin=lambda: _until(lambda: labels.settled, clock),
         clock=clock,
     )
-    watched.metrics.state = state
-    watched.problem = ""
-
     paths = CachePaths(settings.root)
     adapters = Adapters(
         settings.node,
@@ -279,7 +278,10 @@ async def _serve(
         clock=clock,
         unix=time.time,
         rng=rng,
+        count=watched.metrics.adapter,
     )
+    watched.metrics.state = state
+    watched.problem = ""
     parts = [models.run(), adapters.run(), labels.informer.run(), labels.run()]
     parts += [users.run(store.usage.set_users), models.room.run()]
     enrolment = _enrolment(settings, wallet, clock, rng) if wallet is not None else None

@@ -163,7 +163,7 @@ class AgentMetrics:
         """Published files were to be put right."""
         self._repairs.labels("success" if success else "failure").inc()
 
-    def adapter(self, operation: str, *, success: bool) -> None:
+    def adapter(self, operation: str, success: bool) -> None:
         """An adapter was to be loaded into a worker (`load`), or taken out of it (`unload`)."""
         self._adapters.labels(operation, "success" if success else "failure").inc()
 

@@ -223,6 +223,10 @@ class Models:
         """How many models are in which phase, by the words of `agent.metrics.PHASES`."""
         return Counter(Phase.Name(phase(worker)).removeprefix("PHASE_").lower() for worker in self._workers.values())
 
+    def in_use(self) -> int:
+        """How many published revisions a pod uses."""
+        return sum(len(worker.view.in_use) for worker in self._workers.values())
+
     def conditions(self) -> Counter[str]:
         """How many published revisions are in which condition, by the words of `agent.metrics.CONDITIONS`."""
         return Counter(held.snapshot.condition.value for worker in self._workers.values() for held in worker.held)

@@ -81,15 +81,17 @@ class Adapters:
         clock: Clock,
         unix: Callable[[], float],
         rng: Random,
+        count: Callable[[str, bool], None] = lambda operation, success: None,
     ) -> None:
         """`record` is the file of the record, `recorded` what was in it. `needed`: the `snapshots` of a model differ.
 
-        `changed`: there may be something to report.
+        `changed`: there may be something to report. `count`: see `Surroundings`.
         """
         self._node = node
         self._disk = disk
         self._record = Record(record, recorded, needed)
         self._on_change = changed
+        self._count = count
         self._clock = clock
         self._unix = unix
         self._rng = rng
@@ -128,6 +130,11 @@ class Adapters:
     def snapshots(self, key: ObjectKey) -> frozenset[str]:
         """The snapshots of a model that an engine may still read."""
         return self._record.snapshots(key)
+
+    def loaded(self) -> int:
+        """How many adapters are known to be in the workers of this node, counted in each."""
+        pods = map(self._record.of_pod, self._record.pods())
+        return sum(entry.confirmed for entries in pods for entry in entries.values())
 
     def is_adapter(self, key: ObjectKey) -> bool:
         """Whether a model on this node is an adapter, or was one until it was deleted.
@@ -181,6 +188,7 @@ class Adapters:
                 lanes=self._lanes,
                 out=self._note_outcome,
                 changed=self._on_change,
+                count=self._count,
                 clock=self._clock,
                 rng=self._rng,
             )

@@ -51,7 +51,8 @@ class Surroundings:
     """What the sessions of a node share.
 
     `out` is told that an entry of the record has been taken out of its pod, or (with the trouble) that it has been given
-    up. `changed` is called whenever something that is reported may differ.
+    up. `changed` is called whenever something that is reported may differ. `count` is told about each `load` and `unload` that
+    was asked for, and whether it succeeded.
     """
 
     node: str
@@ -60,6 +61,7 @@ class Surroundings:
     lanes: Lanes
     out: Callable[[Entry, Trouble | None], None]
     changed: Callable[[], None]
+    count: Callable[[str, bool], None]
     clock: Clock
     rng: Random
 
@@ -169,7 +171,9 @@ class Session:
         except EngineError as error:
             self._say(f"loading {name} from {target.identity.uri} failed: {error}", logging.WARNING)
             knowledge.load_failed(target, error, around.clock.now())
+            around.count("load", False)
         else:
+            around.count("load", True)
             knowledge.loaded(target, around.clock.now())
 
     async def _unload(self, name: str) -> None:
@@ -183,7 +187,9 @@ class Session:
         except EngineError as error:
             self._say(f"taking {name} out failed: {error}", logging.WARNING)
             knowledge.unload_failed(name, error, around.clock.now())
+            around.count("unload", False)
         else:
+            around.count("unload", True)
             knowledge.unloaded(name, around.clock.now())
 
     async def _asked(self, request: Awaitable[T]) -> T:

@@ -17,9 +17,7 @@ def test_every_directory_renders(directory: str) -> None:
     names = [(each["kind"], each["metadata"].get("namespace"), each["metadata"]["name"]) for each in objects]
     assert len(names) == len(set(names))
     for each in objects:
-        assert "set-by-components" not in yaml.safe_dump(each) or directory.startswith(
-            ("agent", "overlays/nvme-pools/pool")
-        )
+        assert "set-by-" not in yaml.safe_dump(each) or directory.startswith(("agent", "overlays/nvme-pools/pool"))
 
 
 def test_the_installation_is_applied_twice_and_deleted(kubectl: Kubectl) -> None:
@@ -38,7 +36,7 @@ def test_the_installation_is_applied_twice_and_deleted(kubectl: Kubectl) -> None
     } <= kinds
 
 
-@pytest.mark.parametrize("overlay", ["openshift", "nvme-pools"])
+@pytest.mark.parametrize("overlay", ["directories", "openshift", "nvme-pools"])
 def test_overlays_are_valid(kubectl: Kubectl, overlay: str) -> None:
     objects = [each for each in render(f"overlays/{overlay}") if each["kind"] not in FOREIGN]
     kubectl("create", "namespace", "modelcache-system", check=False)

@@ -133,7 +133,7 @@ def judge(each: dict[str, Any], params: dict[str, Any] = PARAMS) -> list[str]:
     return PODS.refusals({"userInfo": {"username": "system:serviceaccount:kube-system:x"}}, each, None, params)
 
 
-@pytest.mark.parametrize("shape", ["", "overlays/openshift", "overlays/nvme-pools"])
+@pytest.mark.parametrize("shape", ["", "overlays/directories", "overlays/openshift", "overlays/nvme-pools"])
 def test_our_own_pods_are_admitted(shape: str) -> None:
     objects = render(shape)
     params = find(objects, "ConfigMap", "modelcache-agent-settings")

@@ -17,10 +17,11 @@ from typing import Protocol
 from urllib.error import URLError
 
 import yaml
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from tests.support.api import Api
 from tests.support.process import Process, ProcessError, python_module
-from tests.support.rsa_key import generate
 from tests.support.waiting import wait_until
 
 ASSETS_VARIABLE = "KUBEBUILDER_ASSETS"
@@ -124,9 +125,12 @@ class EnvtestKube:
             raise
 
     def _write_credentials(self) -> None:
-        pair = generate()
-        (self._directory / "service-account.key").write_text(pair.private_pem)
-        (self._directory / "service-account.pub").write_text(pair.public_pem)
+        # RSA, as kubeadm makes it: signatures are RS256.
+        key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        private = key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
+        public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        (self._directory / "service-account.key").write_bytes(private)
+        (self._directory / "service-account.pub").write_bytes(public)
         (self._directory / "tokens.csv").write_text(f'{self._token},admin,admin,"system:masters"\n')
 
     def _start_etcd(self) -> Process:

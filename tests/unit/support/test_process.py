@@ -8,7 +8,6 @@ import pytest
 
 from tests.support.kube import EnvtestKube
 from tests.support.process import Process, ProcessError
-from tests.support.rsa_key import generate
 from tests.support.waiting import wait_until, wait_until_async
 
 
@@ -59,13 +58,6 @@ async def test_waiting_returns_what_it_waited_for_or_names_it() -> None:
         return "now"
 
     assert await wait_until_async(now) == "now"
-
-
-def test_the_key_pair_is_one() -> None:
-    pair = generate()
-    assert pair.private_pem.startswith("-----BEGIN RSA PRIVATE KEY-----\n")
-    assert pair.public_pem.startswith("-----BEGIN PUBLIC KEY-----\n")
-    assert pair.private_pem != generate().private_pem
 
 
 def test_missing_binaries_are_named(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from local.kube.builtin_schemas import builtin_schema
 from local.kube.cel import types as t
-from local.kube.cel.compile import CompileError, compile_expression
+from local.kube.cel.compile import CompileError, Program, compile_expression
 from local.kube.cel.evaluate import evaluate
 from local.kube.cel.functions import CelError
 from local.kube.cel.types import Schema, Type, schema_type
@@ -37,6 +37,8 @@ class Policy:
     def __init__(self, policy: Json, kind: str) -> None:
         self._spec = policy["spec"]
         self._kind = kind
+        self._programs: dict[tuple[str, frozenset[str]], Program] = {}
+        """Compiled expressions, by text and the variables that there were."""
 
     def problems(self) -> list[str]:
         """What the server's type check would complain about."""
@@ -84,10 +86,13 @@ class Policy:
         return found
 
     def _value(self, text: str, values: Mapping[str, Any]) -> Any:
-        variables = Type("object", name="variables", fields=dict.fromkeys(values["variables"], t.DYN))
-        types = {"request": _REQUEST, "object": t.DYN, "oldObject": t.DYN, "params": t.DYN, "variables": variables}
+        key = (text, frozenset(values["variables"]))
+        if key not in self._programs:
+            variables = Type("object", name="variables", fields=dict.fromkeys(values["variables"], t.DYN))
+            types = {"request": _REQUEST, "object": t.DYN, "oldObject": t.DYN, "params": t.DYN, "variables": variables}
+            self._programs[key] = compile_expression(text, types)
         try:
-            return evaluate(compile_expression(text, types).checked, values)
+            return evaluate(self._programs[key].checked, values)
         except CelError as error:
             return error
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ def expressions() -> list[str]:
     return [rule["expr"] for rule in RULES] + targets
 
 
+@cache
 def series() -> dict[str, set[str]]:
     """Name of every series -> its labels."""
     found: dict[str, set[str]] = {"up": set()}

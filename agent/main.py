@@ -27,6 +27,7 @@ from typing import Any
 from grpc import aio
 
 from agent.channel import open_channel
+from agent.commands import Commands, NodeServer
 from agent.content import inspect
 from agent.controllers import Registrar, finder
 from agent.desired import Desired
@@ -296,9 +297,22 @@ async def _serve(
             await enrolment.enrolled()
         await sync.run()
 
+    commands = Commands(
+        store,
+        models.room,
+        limit=lambda: settings.limit.bytes_of(settings.root),
+        usable=downloader.space.usable,
+        needed=models.needed,
+        sweep=models.sweep,
+        doubt=models.doubt,
+    )
+    node_server = NodeServer(commands, CachePaths(settings.root).socket)
+    serving = await node_server.start()
     try:
         return await _until_stopped(stop, [*parts, connect(), *selfcheck.parts()])
     finally:
+        if serving:
+            await node_server.stop()
         if exchange is not None:
             exchange.close()
 

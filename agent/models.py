@@ -331,6 +331,10 @@ class Models:
             for worker in self._workers.values()
         )
 
+    def needed(self) -> Keep | None:
+        """What has to stay although nothing published refers to it; None while that is not known."""
+        return self._needed() if self._all_known() else None
+
     def _needed(self) -> Keep:
         needs = [
             needed_by(worker.known, worker.digests) for worker in self._workers.values() if worker.known is not None

@@ -1,6 +1,7 @@
 """The `modelcache` command: parses the command line, calls the part that does the work, turns errors into exit codes.
 
-Exit codes: 0 done, 1 it failed, 2 the command line or a setting is wrong, 3 (`status`) a model is not Ready.
+Exit codes: 0 done, 1 it failed, 2 the command line or a setting is wrong, 3 (`status`) a model is not Ready, (`evict`)
+something had to stay, (`verify`) something is damaged.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console
 
+from cli import cache
 from cli.logs import LogFormat, configure_logging
 from modelcache.paths import DEFAULT_ROOT, PROJECTED
 from modelcache.settings import SettingsError
@@ -408,6 +410,9 @@ def diagnose(
     for problem in problems:
         sys.stderr.write(f"not collected: {problem}\n")
     print(f"wrote {output}; have a look at it before you pass it on")
+
+
+cache.add_to(app)
 
 
 def _serve(run: Callable[[asyncio.Event], Awaitable[None]], log_format: LogFormat, log_level: str) -> None:

@@ -10,6 +10,7 @@
       hub/<namespace>/models--org--name/     the same files as a Hugging Face hub cache
       staging/                               directories being built; emptied at start
       state.sqlite3                          index
+      agent.lock, agent.sock                 of the running agent
       adapters.json                          which LoRA adapters the agent has loaded into which pods
 
 All of `<root>` is one file system: hard links and renames between these directories have to work.
@@ -40,6 +41,7 @@ class CachePaths:
         self.index = root / "state.sqlite3"
         self.adapters = root / "adapters.json"
         self.lock = root / "agent.lock"
+        self.socket = root / "agent.sock"
 
     def blob(self, sha256: str) -> Path:
         """The file that holds the content with this digest."""

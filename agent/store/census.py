@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
+from agent.store.garbage import Keep
 from agent.store.index import Index
 from agent.store.rows import PublishedSnapshot
 from modelcache.paths import CachePaths
@@ -36,6 +38,13 @@ class Census:
         """Bytes on the disk of all blobs, by digest."""
         return dict(self._index.rows(f"SELECT sha256, {_ON_DISK} FROM blobs"))  # noqa: S608 -- constants
 
+    def unneeded(self, keep: Keep) -> int:
+        """Bytes on the disk of blobs and files under way that no published file needs and `keep` does not name."""
+        needed = self._index.referenced() | keep.blobs
+        blobs = sum(size for digest, size in self.blobs().items() if digest not in needed)
+        names = {entry.name for entry in os.scandir(self._paths.partial)} - keep.partials
+        return blobs + sum(_blocks(str(self._paths.partial / name)) for name in names)
+
     def occupied(self) -> int:
         """Bytes of the disk that content takes: blobs, and files under way."""
         total = self._index.rows(f"SELECT COALESCE(SUM({_ON_DISK}), 0) FROM blobs")  # noqa: S608 -- constants
@@ -43,21 +52,17 @@ class Census:
 
     def partials(self) -> int:
         """Bytes of the disk that files under way take. They come and go while this looks."""
-        return _blocks_below(str(self._paths.partial))
+        return _blocks(str(self._paths.partial))
 
 
-def _blocks_below(directory: str) -> int:
-    total = 0
+def _blocks(path: str) -> int:
+    """Bytes of the disk that a file takes, or everything below a directory; 0 for what is gone."""
     try:
-        with os.scandir(directory) as entries:
-            for entry in entries:
-                try:
-                    if entry.is_dir(follow_symlinks=False):
-                        total += _blocks_below(entry.path)
-                    else:
-                        total += entry.stat(follow_symlinks=False).st_blocks * 512
-                except FileNotFoundError:
-                    continue
+        with os.scandir(path) as entries:
+            return sum(_blocks(entry.path) for entry in entries)
+    except NotADirectoryError:
+        with suppress(FileNotFoundError):
+            return os.lstat(path).st_blocks * 512
     except FileNotFoundError:
-        return total
-    return total
+        pass
+    return 0

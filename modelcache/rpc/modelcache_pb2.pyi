@@ -25,6 +25,31 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _Outcome:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Outcome.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    OUTCOME_UNSPECIFIED: _Outcome.ValueType  # 0
+    """The command was only a question."""
+    OUTCOME_KEPT: _Outcome.ValueType  # 1
+    OUTCOME_REMOVED: _Outcome.ValueType  # 2
+    """Removed, or with `dry_run` to be removed."""
+    OUTCOME_SOUND: _Outcome.ValueType  # 3
+    OUTCOME_DAMAGED: _Outcome.ValueType  # 4
+
+class Outcome(_Outcome, metaclass=_OutcomeEnumTypeWrapper): ...
+
+OUTCOME_UNSPECIFIED: Outcome.ValueType  # 0
+"""The command was only a question."""
+OUTCOME_KEPT: Outcome.ValueType  # 1
+OUTCOME_REMOVED: Outcome.ValueType  # 2
+"""Removed, or with `dry_run` to be removed."""
+OUTCOME_SOUND: Outcome.ValueType  # 3
+OUTCOME_DAMAGED: Outcome.ValueType  # 4
+Global___Outcome: _TypeAlias = Outcome  # noqa: Y015
+
 class _Phase:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -96,6 +121,225 @@ ADAPTER_STATE_UNLOADING: AdapterState.ValueType  # 5
 ADAPTER_STATE_UNCONFIRMED: AdapterState.ValueType  # 6
 """The record says that it is loaded, and the engine has not answered since this agent was started."""
 Global___AdapterState: _TypeAlias = AdapterState  # noqa: Y015
+
+@_typing.final
+class RunRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DISK_USAGE_FIELD_NUMBER: _builtins.int
+    COLLECT_FIELD_NUMBER: _builtins.int
+    EVICT_FIELD_NUMBER: _builtins.int
+    VERIFY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def disk_usage(self) -> Global___DiskUsage: ...
+    @_builtins.property
+    def collect(self) -> Global___Collect: ...
+    @_builtins.property
+    def evict(self) -> Global___Evict: ...
+    @_builtins.property
+    def verify(self) -> Global___Verify: ...
+    def __init__(
+        self,
+        *,
+        disk_usage: Global___DiskUsage | None = ...,
+        collect: Global___Collect | None = ...,
+        evict: Global___Evict | None = ...,
+        verify: Global___Verify | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["collect", b"collect", "command", b"command", "disk_usage", b"disk_usage", "evict", b"evict", "verify", b"verify"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collect", b"collect", "command", b"command", "disk_usage", b"disk_usage", "evict", b"evict", "verify", b"verify"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["disk_usage", "collect", "evict", "verify"]  # noqa: Y015
+    _WhichOneofArgType_command: _TypeAlias = _typing.Literal["command", b"command"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_command) -> _WhichOneofReturnType_command | None: ...
+
+Global___RunRequest: _TypeAlias = RunRequest  # noqa: Y015
+
+@_typing.final
+class DiskUsage(_message.Message):
+    """What is there, how large it is, and why it stays."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DiskUsage: _TypeAlias = DiskUsage  # noqa: Y015
+
+@_typing.final
+class Collect(_message.Message):
+    """Delete content that nothing needs, and above the high watermark revisions that nothing wants."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    dry_run: _builtins.bool
+    """Only tell what would go."""
+    def __init__(
+        self,
+        *,
+        dry_run: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Collect: _TypeAlias = Collect  # noqa: Y015
+
+@_typing.final
+class Evict(_message.Message):
+    """Remove revisions of a model that nothing wants, whether or not room is needed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    revision: _builtins.str
+    """A revision, or the beginning of its name; empty: all."""
+    @_builtins.property
+    def model(self) -> Global___ModelKey: ...
+    def __init__(
+        self,
+        *,
+        model: Global___ModelKey | None = ...,
+        revision: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Evict: _TypeAlias = Evict  # noqa: Y015
+
+@_typing.final
+class Verify(_message.Message):
+    """Read published files again and compare them with their digests. What is damaged is repaired afterwards, as always."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def model(self) -> Global___ModelKey:
+        """Absent: all models."""
+
+    def __init__(
+        self,
+        *,
+        model: Global___ModelKey | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Verify: _TypeAlias = Verify  # noqa: Y015
+
+@_typing.final
+class RunResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISIONS_FIELD_NUMBER: _builtins.int
+    OCCUPIED_BYTES_FIELD_NUMBER: _builtins.int
+    LIMIT_BYTES_FIELD_NUMBER: _builtins.int
+    FREE_BYTES_FIELD_NUMBER: _builtins.int
+    UNNEEDED_BYTES_FIELD_NUMBER: _builtins.int
+    FREED_BYTES_FIELD_NUMBER: _builtins.int
+    occupied_bytes: _builtins.int
+    """What content takes on the disk, and what it may take; no limit: absent."""
+    limit_bytes: _builtins.int
+    free_bytes: _builtins.int
+    """What a download may take now."""
+    unneeded_bytes: _builtins.int
+    """Of blobs and files under way that nothing needs."""
+    freed_bytes: _builtins.int
+    """What the command has freed, or would free."""
+    @_builtins.property
+    def revisions(self) -> _containers.RepeatedCompositeFieldContainer[Global___RevisionLine]:
+        """Those that the command is about, in the order of model and time of publication."""
+
+    def __init__(
+        self,
+        *,
+        revisions: _abc.Iterable[Global___RevisionLine] | None = ...,
+        occupied_bytes: _builtins.int = ...,
+        limit_bytes: _builtins.int | None = ...,
+        free_bytes: _builtins.int = ...,
+        unneeded_bytes: _builtins.int = ...,
+        freed_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_limit_bytes", b"_limit_bytes", "limit_bytes", b"limit_bytes"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_limit_bytes", b"_limit_bytes", "free_bytes", b"free_bytes", "freed_bytes", b"freed_bytes", "limit_bytes", b"limit_bytes", "occupied_bytes", b"occupied_bytes", "revisions", b"revisions", "unneeded_bytes", b"unneeded_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__limit_bytes: _TypeAlias = _typing.Literal["limit_bytes"]  # noqa: Y015
+    _WhichOneofArgType__limit_bytes: _TypeAlias = _typing.Literal["_limit_bytes", b"_limit_bytes"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__limit_bytes) -> _WhichOneofReturnType__limit_bytes | None: ...
+
+Global___RunResponse: _TypeAlias = RunResponse  # noqa: Y015
+
+@_typing.final
+class RevisionLine(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
+    BYTES_FIELD_NUMBER: _builtins.int
+    LAST_USED_FIELD_NUMBER: _builtins.int
+    LAST_VERIFIED_FIELD_NUMBER: _builtins.int
+    CURRENT_FIELD_NUMBER: _builtins.int
+    KEPT_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    PROBLEMS_FIELD_NUMBER: _builtins.int
+    snapshot: _builtins.str
+    bytes: _builtins.int
+    """Of its content on the disk; what revisions share is counted for each."""
+    current: _builtins.bool
+    kept: _builtins.str
+    """Why it cannot be evicted; empty when it can."""
+    outcome: Global___Outcome.ValueType
+    @_builtins.property
+    def model(self) -> Global___ModelKey: ...
+    @_builtins.property
+    def last_used(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def last_verified(self) -> _timestamp_pb2.Timestamp:
+        """When all of it was read and found right; absent: not since the index was made."""
+
+    @_builtins.property
+    def problems(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What is wrong with its files."""
+
+    def __init__(
+        self,
+        *,
+        model: Global___ModelKey | None = ...,
+        snapshot: _builtins.str = ...,
+        bytes: _builtins.int = ...,
+        last_used: _timestamp_pb2.Timestamp | None = ...,
+        last_verified: _timestamp_pb2.Timestamp | None = ...,
+        current: _builtins.bool = ...,
+        kept: _builtins.str = ...,
+        outcome: Global___Outcome.ValueType = ...,
+        problems: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["last_used", b"last_used", "last_verified", b"last_verified", "model", b"model"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "current", b"current", "kept", b"kept", "last_used", b"last_used", "last_verified", b"last_verified", "model", b"model", "outcome", b"outcome", "problems", b"problems", "snapshot", b"snapshot"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevisionLine: _TypeAlias = RevisionLine  # noqa: Y015
 
 @_typing.final
 class IssueCertificateRequest(_message.Message):

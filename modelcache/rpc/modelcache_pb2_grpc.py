@@ -267,3 +267,83 @@ class EnrolmentService:
             timeout,
             metadata,
             _registered_method=True)
+
+
+class NodeServiceStub:
+    """What an administrator can ask an agent, on the Unix socket `agent.sock` in the cache directory. Who may open it is root, or
+    whoever the agent runs as.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.Run = channel.unary_unary(
+                '/modelcache.v1.NodeService/Run',
+                request_serializer=modelcache_dot_v1_dot_modelcache__pb2.RunRequest.SerializeToString,
+                response_deserializer=modelcache_dot_v1_dot_modelcache__pb2.RunResponse.FromString,
+                _registered_method=True)
+
+
+class NodeServiceServicer:
+    """What an administrator can ask an agent, on the Unix socket `agent.sock` in the cache directory. Who may open it is root, or
+    whoever the agent runs as.
+    """
+
+    def Run(self, request, context):
+        """Carries one command out and answers when it is done; reading everything again takes as long as the disk does.
+        FAILED_PRECONDITION: it is not known what is wanted or used. INTERNAL: the disk or the index failed. The details say why.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_NodeServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'Run': grpc.unary_unary_rpc_method_handler(
+                    servicer.Run,
+                    request_deserializer=modelcache_dot_v1_dot_modelcache__pb2.RunRequest.FromString,
+                    response_serializer=modelcache_dot_v1_dot_modelcache__pb2.RunResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'modelcache.v1.NodeService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('modelcache.v1.NodeService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class NodeService:
+    """What an administrator can ask an agent, on the Unix socket `agent.sock` in the cache directory. Who may open it is root, or
+    whoever the agent runs as.
+    """
+
+    @staticmethod
+    def Run(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelcache.v1.NodeService/Run',
+            modelcache_dot_v1_dot_modelcache__pb2.RunRequest.SerializeToString,
+            modelcache_dot_v1_dot_modelcache__pb2.RunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)

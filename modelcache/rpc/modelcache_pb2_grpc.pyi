@@ -137,3 +137,46 @@ class EnrolmentServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
 def add_EnrolmentServiceServicer_to_server(servicer: EnrolmentServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+
+class NodeServiceStub:
+    """What an administrator can ask an agent, on the Unix socket `agent.sock` in the cache directory. Who may open it is root, or
+    whoever the agent runs as.
+    """
+
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> NodeServiceAsyncStub: ...
+    Run: _grpc.UnaryUnaryMultiCallable[_modelcache_pb2.RunRequest, _modelcache_pb2.RunResponse]
+    """Carries one command out and answers when it is done; reading everything again takes as long as the disk does.
+    FAILED_PRECONDITION: it is not known what is wanted or used. INTERNAL: the disk or the index failed. The details say why.
+    """
+
+@_typing.type_check_only
+class NodeServiceAsyncStub(NodeServiceStub):
+    """What an administrator can ask an agent, on the Unix socket `agent.sock` in the cache directory. Who may open it is root, or
+    whoever the agent runs as.
+    """
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    Run: _aio.UnaryUnaryMultiCallable[_modelcache_pb2.RunRequest, _modelcache_pb2.RunResponse]  # type: ignore[assignment]
+    """Carries one command out and answers when it is done; reading everything again takes as long as the disk does.
+    FAILED_PRECONDITION: it is not known what is wanted or used. INTERNAL: the disk or the index failed. The details say why.
+    """
+
+class NodeServiceServicer(metaclass=_abc_1.ABCMeta):
+    """What an administrator can ask an agent, on the Unix socket `agent.sock` in the cache directory. Who may open it is root, or
+    whoever the agent runs as.
+    """
+
+    @_abc_1.abstractmethod
+    def Run(
+        self,
+        request: _modelcache_pb2.RunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_modelcache_pb2.RunResponse, _abc.Awaitable[_modelcache_pb2.RunResponse]]:
+        """Carries one command out and answers when it is done; reading everything again takes as long as the disk does.
+        FAILED_PRECONDITION: it is not known what is wanted or used. INTERNAL: the disk or the index failed. The details say why.
+        """
+
+def add_NodeServiceServicer_to_server(servicer: NodeServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -7,7 +7,7 @@ test's own event loop; the agent may be anywhere.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -24,6 +24,7 @@ from modelcache.rpc.modelcache_pb2 import (
     Hello,
     ModelKey,
     ModelReport,
+    PodUse,
     Report,
     SyncRequest,
     SyncResponse,
@@ -129,11 +130,11 @@ class ScriptedController(ModelCacheServiceServicer):
         """Answer requests for these manifests."""
         self.manifests |= {manifest.digest: manifest.encode() for manifest in manifests}
 
-    async def want(self, *models: DesiredModel, heartbeat: int = 1) -> str:
-        """Make this the desired state, now and for every new stream; its nonce."""
+    async def want(self, *models: DesiredModel, heartbeat: int = 1, uses: Sequence[PodUse] = ()) -> str:
+        """Make this the desired state, now and for every new stream; its nonce. `uses` are those of the node's pods."""
         self._nonces += 1
         self.desired = DesiredState(
-            nonce=f"n{self._nonces}", models=models, heartbeat_seconds=heartbeat, uses_known=True
+            nonce=f"n{self._nonces}", models=models, heartbeat_seconds=heartbeat, uses=uses, uses_known=True
         )
         await self.send(SyncResponse(desired=self.desired))
         return self.desired.nonce

@@ -31,6 +31,8 @@ _log = logging.getLogger(__name__)
 HANDSHAKE_SECONDS = 5.0
 HANDSHAKES = 64
 """Connections that have not yet shown who they are. Each is a thread."""
+PER_NODE = 128
+"""Connections of one node: half of all, and those of eight downloads at a time; so that a stolen one cannot keep the others away."""
 
 
 class Certified:
@@ -144,10 +146,14 @@ class Listener(ThreadingHTTPServer):
     def _admit(self, connection: socket.socket, certified: Certified | None, host: object) -> bool:
         with self._lock:
             full = len(self._connections) >= self._limit
+            if certified is not None:
+                same = sum(1 for other in self._connections.values() if other and other.node == certified.node)
+                full = full or same >= PER_NODE
             if not full:
                 self._connections[connection] = certified
         if full:
-            self._quietly.warning("full", "refused a connection from %s: there are %d already", host, self._limit)
+            node = certified.node if certified is not None else None
+            self._quietly.warning("full", "refused a connection from %s (node %s): there are too many", host, node)
         return not full
 
     def shutdown_request(self, request: Any) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from agent.peers.client import PeerAway, PeerClient, PeerStranger
 from agent.peers.keys import key_of
-from agent.peers.listener import HANDSHAKES
+from agent.peers.listener import HANDSHAKES, PER_NODE
 from agent.transfer.cancel import CancelToken
 from agent.transfer.clock import SystemClock
 from agent.transfer.limiter import TokenBucket
@@ -153,6 +153,26 @@ def test_certificates_and_authorities_are_exchanged_while_everything_runs(
     friend.finish(manifest)
     assert friend.swarm is not None
     assert friend.swarm.peer_bytes == manifest.size
+
+
+def test_one_node_cannot_take_all_places(served: tuple[Member, Manifest]) -> None:
+    member, manifest = served
+    context = credentials(OURS, Identity("node-2")).client_context()
+    listener = member.exchange.server.listener
+    greedy = []
+    try:
+        for _ in range(PER_NODE):
+            connection = socket.create_connection(member.exchange.address, timeout=30)
+            greedy.append(context.wrap_socket(connection))
+        wait_until(lambda: len(listener._connections) == PER_NODE, what="all of them are accepted")
+        one_more = context.wrap_socket(socket.create_connection(member.exchange.address, timeout=30))
+        greedy.append(one_more)
+        assert one_more.recv(1) == b"", "closed"
+        with asking(credentials(OURS, Identity("node-1"))) as friend:
+            assert pieces(friend, member, manifest) == 4
+    finally:
+        for connection in greedy:
+            connection.close()
 
 
 def test_a_flood_of_connections_keeps_no_peer_away_and_takes_no_memory(

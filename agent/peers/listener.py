@@ -32,7 +32,7 @@ HANDSHAKE_SECONDS = 5.0
 HANDSHAKES = 64
 """Connections that have not yet shown who they are. Each is a thread."""
 PER_NODE = 128
-"""Connections of one node: half of all, and those of eight downloads at a time; so that a stolen one cannot keep the others away."""
+"""Connections of one node: those of eight downloads at a time, and half of all, so that a stolen one leaves some to others."""
 
 
 class Certified:

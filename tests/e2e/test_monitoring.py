@@ -11,6 +11,7 @@ from tests.support.cluster import CacheCluster, HubProcess, Model, free_port, wr
 from tests.support.manifests import find, render
 from tests.support.prometheus import Prometheus
 from tests.support.rbac import allowed
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -64,7 +65,7 @@ def test_prometheus_sees_a_model_arrive(
             assert requests <= allowed(render(), side)
             assert ("watch", "nodes") in requests
         # From an Event of the object to the line of the agent that brought it there.
-        ready_event = next(event for event in tiny.events() if event["reason"] == "Ready")
+        ready_event = wait_until(lambda: next((event for event in tiny.events() if event["reason"] == "Ready"), None))
         trace = ready_event["metadata"]["annotations"]["modelcache.nvidia.com/trace"]
         logs = cluster.all_logs().splitlines()
         assert any(f"trace={trace}" in line and "agent.worker" in line and "download" in line for line in logs)

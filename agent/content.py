@@ -70,6 +70,7 @@ def target_of(known: Known, wanted: Wanted) -> Target:
         revision=known.manifest.revision,
         tree_digest=known.tree_digest,
         ref=(claim.ref or "") if claim is not None else "",
+        only_file=(known.manifest.files[0].sha256 or "") if len(known.manifest.files) == 1 else "",
     )
 
 

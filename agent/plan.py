@@ -66,7 +66,8 @@ class Snapshot:
 class Target:
     """What matters of the wanted manifest: the snapshot that it becomes, and `tree_digest`, None while it is incomplete.
 
-    `ref` is the branch or tag under which the hub view should offer it, empty for none.
+    `ref` is the branch or tag under which the hub view should offer it, empty for none. `only_file` is the sha256 of a model
+    of one file, which users have at hand rather than a tree digest; empty for others.
     """
 
     digest: str
@@ -74,6 +75,7 @@ class Target:
     revision: str
     tree_digest: str | None
     ref: str = ""
+    only_file: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,11 +277,11 @@ def next_step(view: View) -> Step:
         return ListSource(listing.id) if listing is not None and listing.id != view.listed else Keep()
     if target is None or target.digest != wanted.manifest_digest:
         return FetchManifest(wanted.manifest_digest)
-    if wanted.tree_digest and target.tree_digest and wanted.tree_digest != target.tree_digest:
+    if wanted.tree_digest and target.tree_digest and wanted.tree_digest not in (target.tree_digest, target.only_file):
         return Refuse(
             "ChecksumMismatch",
             f"spec.verification.checksum is sha256:{wanted.tree_digest}, but the files of revision {target.revision} have "
-            f"sha256:{target.tree_digest}; correct the checksum or the version.",
+            f"sha256:{target.only_file or target.tree_digest}; correct the checksum or the version.",
         )
     if view.contradiction:
         return Refuse("DigestMismatch", view.contradiction)

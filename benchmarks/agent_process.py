@@ -102,7 +102,7 @@ def main(arguments: list[str] | None = None) -> int:
     """The process itself."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.agent_process", description=__doc__)
     parser.add_argument("root", type=Path)
-    parser.add_argument("repository", help="org/name")
+    parser.add_argument("repository", help="org/name, or the URI of another source")
     parser.add_argument("--connections", type=int, default=DEFAULTS.connections)
     parser.add_argument("--piece-bytes", type=int, default=DEFAULTS.piece_bytes)
     options = parser.parse_args(arguments)
@@ -148,7 +148,7 @@ class Steps:
 
 def fetch(store: Store, downloader: Downloader, repository: str, steps: Steps) -> Manifest:
     """What controller and agent do with a new model, in one process: resolve, fetch, publish."""
-    uri = parse_uri(f"hf://{repository}", installed_schemes())
+    uri = parse_uri(repository if "://" in repository else f"hf://{repository}", installed_schemes())
     source = source_for(uri)
     resolution = source.resolve(uri, None, None, (), ())
     listed = {file.path: file for file in resolution.files}
@@ -184,6 +184,8 @@ def _entry(file: SourceFile) -> ManifestFile:
         sha256=Sha256(file.sha256) if file.sha256 is not None else None,
         git_oid=GitOid(file.git_oid) if file.git_oid is not None else None,
         etag=file.etag,
+        checksum=file.checksum,
+        locator=file.locator,
     )
 
 

@@ -112,7 +112,8 @@ def test_each_source_is_ready_on_three_nodes_and_its_credential_nowhere(
     }  # fmt: skip
     made = {name: model(name) for name in wanted}
     for name, (uri, source, _) in wanted.items():
-        made[name].create(uri, source=source)
+        checksum = {"verification": {"checksum": f"sha256:{expected['model.safetensors']}"}} if name == "one" else {}
+        made[name].create(uri, source=source, **checksum)
     for name, (_, _, files) in wanted.items():
         status = made[name].wait_ready(timeout=40)
         assert sorted(status["readyNodes"]) == cluster.nodes

@@ -61,6 +61,26 @@ async def test_what_cannot_be_resolved_says_why(world: World, uri: str, reason: 
     await world.gone(model)
 
 
+# Those that the CRD lets through; what has no scheme, an unknown one, or a blank, is refused by the API server.
+MALFORMED = (
+    "hf://org", "hf://org/", "hf:///name", "hf://org/name/file", "hf://org/name@", "hf://org/name@a..b", "hf://org/a--b",
+    "hf://org/name.git", "hf://org/../name", "hf://datasets/org/name", "hf://spaces/org/name", "hf://org/na%2Fme",
+    "s3://B/x", "s3://bucket/a/../b", "s3://bucket//b", "s3:///x", "s3://AKIA:hunter2@bucket/x", "s3://b_/x",
+    "https://host", "https://host/a#b", "https:///a", "https://host/a/../b", "https://user:hunter2@host/file",
+    "https://ho\\st/a", "file://server/a", "file:///", "file:///a/../../etc", "file:///a//b", "pvc://Claim/x", "pvc:///x",
+    "pvc://claim/../x", "ngc://nvidia", "ngc://a/b/c/d", "ngc://a/b:",
+)  # fmt: skip
+
+
+async def test_every_malformed_uri_has_a_clear_condition(world: World) -> None:
+    models = {uri: world.model(f"m{number}", uri=uri) for number, uri in enumerate(MALFORMED)}
+    for uri, model in models.items():
+        resolved = await world.condition(model, "Resolved", "False", "InvalidURI")
+        assert resolved["message"].endswith((".", ")")), uri
+        assert "hunter2" not in resolved["message"]
+        assert "hunter2" not in json.dumps(model.events())
+
+
 @pytest.mark.parametrize(
     ("append", "said"),
     [

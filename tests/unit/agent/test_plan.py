@@ -342,6 +342,14 @@ def test_a_download_in_the_queue_is_pending_and_one_that_cannot_go_on_has_failed
     assert phase_of(UPDATE, failed=True, working=True) == PHASE_FAILED
 
 
+def test_for_a_model_of_one_file_the_digest_of_the_file_is_a_checksum_as_well() -> None:
+    assert UPDATE.target is not None
+    view = replace(UPDATE, wanted=replace(WANTED, tree_digest=TREES[1]))
+    assert isinstance(next_step(view), plan.Refuse)
+    single = replace(view, target=replace(UPDATE.target, only_file=TREES[1]))
+    assert next_step(single) == next_step(UPDATE)
+
+
 def test_a_wrong_checksum_is_refused_before_anything_is_downloaded_and_names_both() -> None:
     step = next_step(replace(UPDATE, wanted=replace(WANTED, tree_digest=TREES[1])))
     assert isinstance(step, plan.Refuse)

@@ -16,7 +16,7 @@ from tests.support.waiting import wait_until
 pytestmark = [pytest.mark.e2e, pytest.mark.conformance]
 
 FILES = {"config.json": b"{}", "model.safetensors": b"weights" * 200_000}
-QUICK = ("--lease-duration", "4", "--certificate-lifetime", "10", "--heartbeat", "2")
+QUICK = ("--lease-duration", "4", "--certificate-lifetime", "10", "--heartbeat", "2", "--agent-timeout", "120")
 ENROLLED = "has a certificate until"
 
 

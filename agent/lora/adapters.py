@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -20,12 +20,13 @@ from agent.lora.desired import Instructions, Pod
 from agent.lora.http import Http
 from agent.lora.knowledge import Trouble
 from agent.lora.lanes import Lanes
+from agent.lora.plan import View
 from agent.lora.record import Entry, Record, Recorded
 from agent.lora.report import Inspected, Outcome
 from agent.lora.session import Session, Surroundings
 from agent.threads import in_thread
 from agent.wakeup import Wakeup
-from modelcache.kube.clock import Clock
+from modelcache.kube.clock import Clock, Timer
 from modelcache.kube.resources import ObjectKey
 from modelcache.paths import CachePaths
 from modelcache.rpc import modelcache_pb2 as pb
@@ -36,6 +37,10 @@ OUTCOME_SECONDS = 600.0
 """How long it is told how taking an adapter out of a pod ended (see the contract in modelcache.proto)."""
 INSPECT_AGAIN_SECONDS = 5.0
 """After a disk error."""
+GATHER_SECONDS = 0.05
+"""Changes of models come in bursts; all of them together are one look at everything."""
+REPORT_SECONDS = 0.2
+"""Between two reports while adapters are being loaded: each tells all of them in all pods."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +63,9 @@ def files_in_force(paths: CachePaths, key: ObjectKey, digest: str, snapshot: str
 
 def with_adapters(message: pb.Report, adapters: Adapters) -> pb.Report:
     """The same report, and everything about adapters."""
+    reports = adapters.reports()
     for model in message.models:
-        about = adapters.report(ObjectKey(model.model.namespace, model.model.name))
+        about = reports.get(ObjectKey(model.model.namespace, model.model.name))
         if about is not None:
             model.adapter.CopyFrom(about)
     message.unloads.extend(adapters.unloads())
@@ -92,6 +98,9 @@ class Adapters:
         self._record = Record(record, recorded, needed)
         self._on_change = changed
         self._count = count
+        self._reporting: Timer | None = None
+        self._reports: Mapping[ObjectKey, pb.AdapterReport] | None = None
+        """Kept until something changes: they are asked for whenever anything on the node does."""
         self._clock = clock
         self._unix = unix
         self._rng = rng
@@ -110,7 +119,7 @@ class Adapters:
 
     def take(self, instructions: Instructions) -> None:
         """Take over what a desired state says. Idempotent."""
-        before, self._instructions = self._instructions, instructions
+        before, self._instructions, self._reports = self._instructions, instructions, None
         self._retried |= {
             key
             for key, adapter in instructions.adapters.items()
@@ -121,6 +130,7 @@ class Adapters:
         if self._around is not None:
             # At once, so that no report says of what is wanted now what was true of what was wanted before.
             self._arrange(self._around)
+            self._reports = None
         self._dirty.set()
 
     def poke(self) -> None:
@@ -144,27 +154,38 @@ class Adapters:
         """
         return self._record.is_adapter(key)
 
-    def report(self, key: ObjectKey) -> pb.AdapterReport | None:
-        """About the adapter of a model; None for a model that is no adapter here."""
+    def reports(self) -> Mapping[ObjectKey, pb.AdapterReport]:
+        """About every adapter on this node, by its model; at most REPORT_SECONDS old. Do not change it."""
+        if self._reports is None:
+            offset = self._unix() - self._clock.now()
+            views = {uid: session.view for uid, session in self._sessions.items()}
+            entries: dict[ObjectKey, list[Entry]] = {}
+            for uid in self._record.pods():
+                for entry in self._record.of_pod(uid).values():
+                    entries.setdefault(entry.model, []).append(entry)
+            keys = {*self._instructions.adapters, *entries}
+            made = ((key, self._report(key, views, entries.get(key, []), offset)) for key in keys)
+            self._reports = {key: about for key, about in made if about is not None}
+        return self._reports
+
+    def _report(
+        self, key: ObjectKey, views: Mapping[str, View], entries: list[Entry], offset: float
+    ) -> pb.AdapterReport | None:
         adapter = self._instructions.adapters.get(key)
-        offset = self._unix() - self._clock.now()
-        pods = {}
-        for uid in self._record.pods():
-            for entry in self._record.of_pod(uid).values():
-                if entry.model == key and (adapter is None or uid not in adapter.pods):
-                    session = self._sessions.get(uid)
-                    pods[uid] = report.leaving_pod(session.view if session else None, entry, offset)
+        wanted = adapter.pods if adapter is not None else frozenset()
+        pods = {
+            entry.pod_uid: report.leaving_pod(views.get(entry.pod_uid), entry, offset)
+            for entry in entries
+            if entry.pod_uid not in wanted
+        }
         if adapter is None:
             return report.adapter_report(None, "", pods.values()) if pods else None
-        for uid in adapter.pods:
-            session, arrangement = self._sessions.get(uid), self._arrangements.get(uid)
-            if session is None or arrangement is None:
-                continue
-            other = arrangement.conflicts.get(key)
+        for uid in wanted & views.keys() & self._arrangements.keys():
+            other = self._arrangements[uid].conflicts.get(key)
             if other is not None:
                 pods[uid] = report.conflict(uid, adapter.lora_name, other)
             else:
-                pods[uid] = report.in_pod(session.view, key, adapter.lora_name, offset)
+                pods[uid] = report.in_pod(views[uid], key, adapter.lora_name, offset)
         inspected = self._inspected.get(key)
         if inspected is not None and inspected.manifest_digest != adapter.manifest_digest:
             inspected = None
@@ -187,8 +208,8 @@ class Adapters:
                 record=self._record,
                 lanes=self._lanes,
                 out=self._note_outcome,
-                changed=self._on_change,
                 count=self._count,
+                changed=self._note_change,
                 clock=self._clock,
                 rng=self._rng,
             )
@@ -199,16 +220,29 @@ class Adapters:
                     self._arrange(around)
                     gone = [key for key in self._record.models if not self._is_here(key)]
                     self._record.know(gone, adapters=False)
-                    self._on_change()
+                    self._note_change()
                     await self._dirty.wait()
+                    await self._clock.sleep(GATHER_SECONDS)
             finally:
                 self._around = None
+                if self._reporting is not None:
+                    self._reporting.cancel()
                 tasks = [*self._tasks.values(), *self._inspecting.values(), *self._ending]
                 for task in tasks:
                     task.cancel()
                 if tasks:
                     await asyncio.wait(tasks)
                 await self._record.written()
+
+    def _note_change(self) -> None:
+        """There is something to report, soon."""
+
+        def tell() -> None:
+            self._reporting = self._reports = None
+            self._on_change()
+
+        if self._reporting is None:
+            self._reporting = self._clock.call_later(REPORT_SECONDS, tell)
 
     def _is_here(self, key: ObjectKey) -> bool:
         return key in self._instructions.adapters or self._disk.has(key)

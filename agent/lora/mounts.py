@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import PurePosixPath
 
 from agent.lora.desired import Mount
 
 
-def path_in_pod(host_path: str, mounts: Sequence[Mount]) -> str | None:
+@lru_cache(maxsize=16_384)
+def path_in_pod(host_path: str, mounts: tuple[Mount, ...]) -> str | None:
     """The path of a host directory inside the container; None when it cannot be seen there.
 
     A volume of the host covers what lies below it. Of several, the one with the shortest path in the container is taken,
     then the first in order, so that the answer never changes while the pod lives. A mount that lies deeper in the container
     hides what the outer one shows there. All paths are absolute; those with `..` are nobody's.
+
+    Asked again for every adapter in every pod whenever anything changes, so answers are kept.
     """
     wanted = PurePosixPath(host_path)
     seen = []

@@ -138,7 +138,7 @@ class Node:
     # What is reported
 
     def in_pod(self, uid: str = "uid-worker-0", key: ObjectKey = LORA) -> pb.AdapterInPod:
-        report = self.adapters.report(key)
+        report = self.adapters.reports().get(key)
         assert report is not None
         return next((pod for pod in report.pods if pod.pod_uid == uid), pb.AdapterInPod())
 
@@ -146,7 +146,7 @@ class Node:
         self, state: pb.AdapterState.ValueType, uid: str = "uid-worker-0", key: ObjectKey = LORA
     ) -> pb.AdapterInPod:
         async def reached() -> bool:
-            return self.adapters.report(key) is not None and self.in_pod(uid, key).state == state
+            return self.adapters.reports().get(key) is not None and self.in_pod(uid, key).state == state
 
         await wait_until_async(reached, what=f"{pb.AdapterState.Name(state)} in {uid}")
         return self.in_pod(uid, key)

@@ -34,7 +34,7 @@ async def until_has(container: Container, expected: dict[str, str]) -> None:
 
 async def until_told(node: Node, reason: str) -> None:
     async def told() -> bool:
-        return node.adapters.report(LORA) is not None and node.in_pod().problem.reason == reason
+        return node.adapters.reports().get(LORA) is not None and node.in_pod().problem.reason == reason
 
     await wait_until_async(told, what=reason)
 
@@ -71,7 +71,7 @@ async def test_an_adapter_is_loaded_confirmed_updated_and_taken_out(node: Node, 
 
 
 async def _gone(node: Node) -> bool:
-    return node.adapters.report(LORA) is None and not node.adapters.snapshots(LORA)
+    return node.adapters.reports().get(LORA) is None and not node.adapters.snapshots(LORA)
 
 
 async def test_facts_about_the_adapter_are_reported(node: Node) -> None:
@@ -79,7 +79,7 @@ async def test_facts_about_the_adapter_are_reported(node: Node) -> None:
     node.want()
 
     async def reported() -> pb.AdapterReport | None:
-        report = node.adapters.report(LORA)
+        report = node.adapters.reports().get(LORA)
         return report if report is not None and report.HasField("config") else None
 
     report = await wait_until_async(reported)
@@ -94,7 +94,7 @@ async def test_what_is_no_adapter_is_not_handed_to_an_engine(node: Node) -> None
     node.want(node.pod(worker), digest=files.manifest_digest)
 
     async def refused() -> bool:
-        report = node.adapters.report(LORA)
+        report = node.adapters.reports().get(LORA)
         return report is not None and report.problem.reason == "InvalidAdapter"
 
     await wait_until_async(refused)

@@ -39,7 +39,7 @@ WANTED = "/cache/models/team/lora/1"
     ],
 )
 def test_the_path_in_the_pod(mounts: list[Mount], expected: str | None) -> None:
-    assert path_in_pod(WANTED, mounts) == expected
+    assert path_in_pod(WANTED, tuple(mounts)) == expected
 
 
 segments = st.lists(st.sampled_from(["a", "b", "c"]), max_size=3).map(lambda parts: "/" + "/".join(parts))
@@ -50,7 +50,7 @@ segments = st.lists(st.sampled_from(["a", "b", "c"]), max_size=3).map(lambda par
 def test_what_the_pod_is_told_leads_to_the_directory(wanted: str, pairs: list[tuple[str, str]]) -> None:
     # The first mount at a path counts: a container cannot have two at one.
     mounts = [Mount(host, inside) for inside, host in {inside: host for host, inside in reversed(pairs)}.items()]
-    path = path_in_pod(wanted, mounts)
+    path = path_in_pod(wanted, tuple(mounts))
     if path is not None:
         seen = host_path(path, [ContainerMount(mount.mount_path, mount.host_path) for mount in mounts])
         assert str(seen) == wanted

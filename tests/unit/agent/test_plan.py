@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from agent import plan
 from agent.desired import Wanted
+from agent.listing import Listing
 from agent.plan import UNLABELLED, Condition, Snapshot, Target, View, announced, next_step, phase_of, snapshot_may_go
 from agent.store import DELETED, Policy
 from modelcache.api.labels import revision_value
@@ -340,6 +341,16 @@ def test_the_steps_of_an_update_and_of_a_removal(view: View, step: plan.Step, ph
 def test_a_download_in_the_queue_is_pending_and_one_that_cannot_go_on_has_failed() -> None:
     assert phase_of(UPDATE, failed=False, working=False) == PHASE_PENDING
     assert phase_of(UPDATE, failed=True, working=True) == PHASE_FAILED
+
+
+def test_a_listing_is_told_once_and_never_removes_anything() -> None:
+    listing = Listing("question-1", "file:///models", None, (), ())
+    view = replace(UPDATE, wanted=Wanted(None, listing=listing), target=None)
+    assert next_step(view) == plan.ListSource("question-1")
+    assert isinstance(next_step(replace(view, listed="question-1")), plan.Keep)
+    assert next_step(replace(view, listed="question-0")) == plan.ListSource("question-1")
+    assert view.current is not None
+    assert announced(view) == view.current.revision
 
 
 def test_for_a_model_of_one_file_the_digest_of_the_file_is_a_checksum_as_well() -> None:

@@ -91,10 +91,14 @@ Action: TypeAlias = Look | Load | Unload | Confirm | Drop | GiveUp
 
 
 class Plan(NamedTuple):
-    """What to do now, and when to look again if nothing happens (monotonic seconds; None: no need to)."""
+    """What to do now, and when to look again if nothing happens (monotonic seconds; None: no need to).
+
+    `intended` are all loads whose turn has come or will come soon: recorded together they are one file instead of many.
+    """
 
     actions: tuple[Action, ...]
     wake: float | None = None
+    intended: tuple[Target, ...] = ()
 
 
 def next_actions(view: View, now: float) -> Plan:
@@ -118,7 +122,8 @@ def next_actions(view: View, now: float) -> Plan:
     if since is not None and (not starts or now >= since + BATCH_SECONDS):
         return Plan(() if knowledge.under_way else (Look(),), wake)
     room = PER_POD - len(knowledge.under_way)
-    return Plan(starts[:room] if room > 0 else (), wake)
+    intended = tuple(start.target for start in starts if isinstance(start, Load))
+    return Plan(starts[:room] if room > 0 else (), wake, intended)
 
 
 def is_loaded(view: View, target: Target) -> bool:

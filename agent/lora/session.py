@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from random import Random
 from typing import Any, TypeVar
@@ -110,6 +110,8 @@ class Session:
             while True:
                 self._changed.clear()
                 plan = next_actions(self.view, clock.now())
+                if any(isinstance(action, Load) for action in plan.actions):
+                    self._intend(plan.intended)
                 for action in plan.actions:
                     self._begin(action)
                 if plan.actions:
@@ -127,8 +129,6 @@ class Session:
             self.knowledge.asking = True
             self._spawn(self._look())
         elif isinstance(action, Load):
-            # Before the engine is asked: see `agent.lora.record`.
-            record.put(self._entry(action.target))
             self.knowledge.begin(action.target.lora_name, "load")
             self._spawn(self._load(action.target))
         elif isinstance(action, Unload):
@@ -141,6 +141,14 @@ class Session:
             self._drop(action)
         else:
             self._give_up(action)
+
+    def _intend(self, targets: Iterable[Target]) -> None:
+        """Record what is going to be loaded, before the engine is asked: see `agent.lora.record`."""
+        entries = self._around.record.of_pod(self.pod.uid)
+        for target in targets:
+            entry = self._entry(target)
+            if entries.get(target.lora_name) != entry:
+                self._around.record.put(entry)
 
     async def _look(self) -> None:
         knowledge, clock = self.knowledge, self._around.clock

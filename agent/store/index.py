@@ -236,13 +236,15 @@ class Index:
     def unproven_files(self, namespace: str, name: str, snapshot: str) -> list[tuple[str, str]]:
         """The files (path, sha256) of one snapshot that are not known to have the content that they should have.
 
-        Their blob is gone, was dropped because it was damaged, was not read since, or is another file than the published
-        one: neither the same inode nor a copy of it, which has its size and mtime (see `durable.link_or_copy`).
+        Their blob is gone, was dropped because it was damaged, was not read since (said only of a snapshot that was read as a
+        whole: another one has to be read anyway), or is another file than the published one: neither the same inode nor a
+        copy of it, which has its size and mtime (see `durable.link_or_copy`).
         """
         rows = self.rows(
             "SELECT f.path, f.sha256 FROM files f JOIN snapshots s ON f.snapshot_id = s.id "
             "LEFT JOIN blobs b ON b.sha256 = f.sha256 WHERE s.namespace = ? AND s.name = ? AND s.snapshot = ? "
-            "AND (b.verified_at IS NULL OR (b.inode != f.inode AND (b.mtime_ns, b.size) != (f.mtime_ns, f.size))) "
+            "AND (b.sha256 IS NULL OR (b.verified_at IS NULL AND s.verified_at IS NOT NULL) "
+            "OR (b.inode != f.inode AND (b.mtime_ns, b.size) != (f.mtime_ns, f.size))) "
             "ORDER BY f.path",
             namespace,
             name,

@@ -67,14 +67,10 @@ def quick_check(paths: CachePaths, index: Index, row: PublishedSnapshot) -> list
     view = hub_directory(paths, row)
     if view is not None:
         found += [problem for file in files if (problem := checking.compare(f"{view}/{file.path}", file, copy=True))]
-    if row.verified_at is not None:
-        # Where it is None, everything has to be read anyway.
-        found += [
-            Problem(
-                target / path, ProblemKind.UNPROVEN, "its content was found to be wrong, or was not read since", sha256
-            )
-            for path, sha256 in index.unproven_files(*row.key)
-        ]
+    found += [
+        Problem(target / path, ProblemKind.UNPROVEN, "its content was found to be wrong, or was not read since", sha256)
+        for path, sha256 in index.unproven_files(*row.key)
+    ]
     return found
 
 

@@ -12,6 +12,7 @@ from agent.store import (
     HubClaim,
     IncompleteManifest,
     Keep,
+    NewBlob,
     NotPublished,
     PublishConflict,
     RecordError,
@@ -287,3 +288,28 @@ def test_what_is_held_while_garbage_is_collected_is_really_there(store: Store, m
     assert asking.wait(30)
     thread.join(30)
     assert seen == [False, False]
+
+
+def test_ten_thousand_small_files(store: Store) -> None:
+    """As a tokenizer or a code model brings them: published, looked at and removed, with nothing left."""
+    contents = {f"dir-{number % 100}/file-{number}": b"%d" % number for number in range(10_000)}
+    store.commit_blobs([small_blob(store, data) for data in contents.values()])
+    complete = manifest(contents)
+    row = store.publish("team", "many", complete, HubClaim(repo_id="acme/many", commit=OLD, ref="main"))
+    store.set_current("team", "many", complete.snapshot)
+    assert row.file_count == 10_000
+    assert store.quick_check(*row.key) == []
+    victim = store.paths.snapshot(*row.key) / "dir-7/file-7"
+    victim.unlink()
+    assert {problem.path for problem in store.quick_check(*row.key)} == {victim}
+    assert store.restore(*row.key) == [victim]
+    assert store.quick_check(*row.key) == []
+    store.remove_model("team", "many")
+    assert len(store.collect_garbage().garbage.blobs) == 10_000
+    assert [path for path in store.paths.blobs.rglob("*") if path.is_file()] == []
+
+
+def small_blob(store: Store, data: bytes) -> NewBlob:
+    path = store.paths.partial / digest(data)
+    path.write_bytes(data)
+    return NewBlob(path, digest(data), len(data))

@@ -230,3 +230,16 @@ def test_an_index_that_is_only_busy_at_start_is_not_replaced(root: Path, monkeyp
         assert store.report.clean
         assert len(store.published()) == 2
         assert all(row.verified_at is not None for row in store.published())
+
+
+def test_damage_is_remembered_also_for_a_snapshot_that_nobody_has_read_as_a_whole(root: Path) -> None:
+    """As after a crash between the publication of a directory and its row, or after the loss of the index."""
+    with Store.open(root) as store:
+        publish(store, "model", FILES)
+    (root / "state.sqlite3").unlink()
+    with Store.open(root) as store:
+        assert store.published()[0].verified_at is None
+        assert store.quick_check(*KEY) == []
+        flip(store.paths.snapshot(*KEY) / "weights/part")
+        assert not store.verify_blob(PART)
+        assert problems(store) == {("part", ProblemKind.UNPROVEN)}

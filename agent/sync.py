@@ -61,6 +61,9 @@ RECONNECT_CAP = 10.0
 """Seconds. A new leader is found within ten seconds, and a hundred agents ask ten times a second while there is none."""
 PROGRESS_SECONDS = 1.0
 """Between two looks at running downloads."""
+LOOK_SECONDS = 0.1
+"""Least time between two looks at whether there is something to report: a hundred adapters that are loaded one after the other
+are not worth a hundred reports, each of which is about everything. What comes alone is told at once."""
 MANIFEST_TIMEOUT = 120.0
 CHUNK_BYTES = 1024 * 1024
 """Of a listing in one message; receivers take 4 MiB."""
@@ -246,11 +249,16 @@ class Sync:
         await call.write(SyncRequest(hello=self._hello()))
         last: Report | None = None
         sent_at = 0.0
+        look_at = self._clock.now()
         while True:
+            early = look_at - self._clock.now()
+            if early > 0:
+                await self._clock.sleep(early)
             self._changed.clear()
             report = self._report()
             report.nonce = self._nonce
             now = self._clock.now()
+            look_at = now + LOOK_SECONDS
             wait = seconds_until_due(last, report, since=now - sent_at, heartbeat=self._heartbeat)
             if wait <= 0:
                 await call.write(SyncRequest(report=report))

@@ -98,17 +98,24 @@ def _read(descriptor: int, sink: Sink, path: str, file: ManifestFile) -> int:
 
 
 class LocatedSource:
-    """Reads every file from where its place says: `file://` from this machine, everything else from its origin."""
+    """Reads every file from where its place says: `file://` from this machine, Xet through its client, the rest by HTTP."""
 
-    def __init__(self, places: Places, origin: PieceSource) -> None:
+    def __init__(self, places: Places, origin: PieceSource, xet: PieceSource) -> None:
         self._places = places
         self._origin = origin
+        self._xet = xet
         self._directory = DirectorySource(places)
 
     def read(self, file: ManifestFile, sink: Sink, cancel: CancelToken) -> None:
         """See PieceSource."""
-        local = self._places.of(file).location.url.startswith("file:")
-        (self._directory if local else self._origin).read(file, sink, cancel)
+        location = self._places.of(file).location
+        if location.xet is not None:
+            source = self._xet
+        elif location.url.startswith("file:"):
+            source = self._directory
+        else:
+            source = self._origin
+        source.read(file, sink, cancel)
 
     def forget(self, file: ManifestFile) -> None:
         """See PieceSource."""

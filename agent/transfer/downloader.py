@@ -6,7 +6,7 @@ import os
 import random
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
@@ -31,6 +31,7 @@ from agent.transfer.progress import Meter, Progress
 from agent.transfer.sink import BufferPool
 from agent.transfer.source import Alone, Overlay
 from agent.transfer.space import SpaceLedger, free_bytes
+from agent.transfer.xet import XetClient, XetSource
 from modelcache.manifest import Manifest, ManifestFile
 from modelcache.sources.base import Location
 
@@ -55,6 +56,8 @@ class TransferSettings:
     connect_seconds: float = 10.0
     stall_seconds: float = 30.0
     """A connection from which nothing came for so long is replaced."""
+    xet: Mapping[str, object] = field(default_factory=dict)
+    """Further configuration of hf_xet, by the names of its `XetConfig`; see `agent.transfer.xet.settings`."""
     sync_seconds: float = 5.0
     """How long finished pieces may wait for `fdatasync`, from the end of the one before: what a power failure may cost.
     While a file is synced its writers wait, and a file that is complete sooner is synced only once, when it is
@@ -106,6 +109,7 @@ class Downloader:
             limit=lambda: settings.limit.bytes_of(store.paths.root),
             occupied=store.census.occupied,
         )
+        self._xet = XetClient(settings.connections, store.paths.staging / "xet", settings.xet)
         self._shared = Shared(
             store=store,
             hashes=self._hashes,
@@ -147,7 +151,7 @@ class Downloader:
         if watch is not None:
             watch(meter.progress)
         places = Places(locate, self._clock)
-        source = LocatedSource(places, OriginSource(self._web, places))
+        source = LocatedSource(places, OriginSource(self._web, places), XetSource(self._web, places, self._xet))
         overlay = overlay or Alone(self._settings.connections)
         with (cancel or CancelToken()).child() as token:
             return Download(self._shared, manifest, overlay.join(source), overlay, meter, hold, token).run()

@@ -53,6 +53,8 @@ def _model(hub: Hub, request: Request, repository: Repository, rest: list[str]) 
     match rest:
         case ["auth-check"]:
             return message.json_response({})
+        case ["xet-read-token", _] if hub.xet is not None:
+            return message.json_response(hub.xet.token())
         case ["refs"]:
             return message.json_response(views.refs(repository))
         case [] | ["revision", _]:
@@ -114,7 +116,7 @@ def _paths_info(hub: Hub, request: Request, repository: Repository, commit: Comm
 def _as_listed(hub: Hub, repository: Repository, entries: Sequence[views.Entry]) -> Sequence[views.Entry]:
     for listing in hub.faults.take_all(Listing, Target("api", repository=repository.name)):
         entries = falsify(entries, listing.fault)
-    return entries
+    return entries if hub.xet is None else hub.xet.named(entries)
 
 
 def _cursor(offset: int) -> str:

@@ -8,6 +8,7 @@ from local.hub.limits import Limits
 from local.hub.repository import Repository
 from local.hub.signing import Signer
 from local.hub.stats import Stats
+from local.hub.xet import XetStorage
 
 
 class Hub:
@@ -20,6 +21,7 @@ class Hub:
         tokens: Mapping[str, str] | None = None,
         page_size: int = 1000,
         signer: Signer | None = None,
+        xet: XetStorage | None = None,
     ) -> None:
         """`tokens`: token -> user, valid but entitled to nothing by itself. `page_size`: entries a page of a tree.
 
@@ -34,6 +36,7 @@ class Hub:
         self.faults = Faults()
         self.limits = Limits()
         self.stats = Stats()
+        self.xet = xet
         self.cdn_url = ""
         """Address of the origin that serves large files; known once the server listens."""
 

@@ -97,6 +97,17 @@ class Resolution(msgspec.Struct, frozen=True):
     """Sorted by the bytes of the path; at least one."""
 
 
+class XetContent(msgspec.Struct, frozen=True):
+    """A file in Xet, the content-addressed storage of Hugging Face.
+
+    `hash` are 64 hex digits (Xet's own, not a digest of the bytes); `token_url` is where `Location.headers` get a
+    short-lived token and the address of the storage (the hub's `xet-read-token` API).
+    """
+
+    hash: str
+    token_url: str
+
+
 class Location(msgspec.Struct, frozen=True):
     """Where the bytes of one file can be read: `file://`, or HTTP(S) that honours `Range`.
 
@@ -109,6 +120,8 @@ class Location(msgspec.Struct, frozen=True):
     url: str
     headers: Mapping[str, str]
     expires_at: float | None = None
+    xet: XetContent | None = None
+    """The bytes come from there, and not from `url`: it serves no files of this size."""
     within: str | None = None
     """For `file://`: the directory below which the file must turn out to be when it is opened, links followed."""
 

@@ -7,6 +7,9 @@ Settings come from the environment, read at the time of each call:
                namespace can cache what it can read, so give it to a controller only if that is meant. No token file is
                read (`~/.cache/huggingface/token` belongs to a person, and a controller has none).
 
+`MODELCACHE_XET_ABOVE_BYTES`  files larger than this are read through Xet, by default 50 GB: the hub's CDN serves no larger
+               ones ("Storage limits" in its documentation). For mirrors with another limit.
+
 The token is sent to the origin of `HF_ENDPOINT` and to nobody else: links to further pages are followed there whatever
 host they name, and `Location.headers` must not follow a redirect to the CDN.
 
@@ -18,7 +21,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from modelcache.sources.base import Credential, Location, Resolution, SourceFile
+from modelcache.sources.base import Credential, Location, Resolution, SourceFile, XetContent
 from modelcache.sources.errors import EmptyRepository, InvalidURI
 from modelcache.sources.hf_access import access_from, file_url
 from modelcache.sources.select import selected
@@ -26,6 +29,12 @@ from modelcache.sources.uri import SourceURI, check_revision
 
 DEFAULT_REVISION = "main"
 """The hub names every repository's default branch so."""
+
+XET_ABOVE_BYTES = 50 * 1000**3
+"""Files above this size cannot be had over plain HTTP."""
+XET_VARIABLE = "MODELCACHE_XET_ABOVE_BYTES"
+_XET = "xet:"
+"""What `SourceFile.locator` begins with for a file that comes through Xet; its hash there follows."""
 
 # The hub puts this file into every repository: one that has nothing else is empty to its owner.
 _ALWAYS_THERE = frozenset({".gitattributes"})
@@ -60,7 +69,7 @@ class HuggingFaceSource:
 
         wanted = wanted_revision(uri, revision)
         access = access_from(self._environ, credential)
-        client = HubClient(access, uri, wanted, timeout=self._timeout, clock=self._clock)
+        client = HubClient(access, uri, wanted, timeout=self._timeout, clock=self._clock, xet_above=self._xet_above())
         info = client.revision_info()
         listed = client.files(info.sha)
         if all(file.path in _ALWAYS_THERE for file in listed):
@@ -83,6 +92,14 @@ class HuggingFaceSource:
             files=tuple(sorted(files, key=lambda file: file.path.encode("utf-8", "surrogatepass"))),
         )
 
+    def _xet_above(self) -> int:
+        text = self._environ.get(XET_VARIABLE, "")
+        if not text:
+            return XET_ABOVE_BYTES
+        if not text.isdecimal():
+            raise InvalidURI(f"{XET_VARIABLE} is {text[:40]!r} where the controller runs: write a number of bytes.")
+        return int(text)
+
     def locate(self, uri: SourceURI, revision: str, file: SourceFile, credential: Credential | None) -> Location:
         """Name the file's address on the hub, without asking it. See `modelcache.sources.base.Source`.
 
@@ -90,7 +107,12 @@ class HuggingFaceSource:
         again then. Ask for `Accept-Encoding: identity`: the hub compresses text, and then ignores `Range`.
         """
         access = access_from(self._environ, credential)
-        return Location(url=file_url(access.endpoint, uri, revision, file.path), headers=access.headers)
+        xet = None
+        if file.locator is not None and file.locator.startswith(_XET):
+            repository = f"{uri.authority}/{uri.path}"
+            token_url = f"{access.endpoint}/api/models/{repository}/xet-read-token/{revision}"
+            xet = XetContent(file.locator.removeprefix(_XET), token_url)
+        return Location(url=file_url(access.endpoint, uri, revision, file.path), headers=access.headers, xet=xet)
 
 
 def wanted_revision(uri: SourceURI, revision: str | None) -> str:

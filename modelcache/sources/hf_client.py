@@ -63,15 +63,24 @@ class _FileEntry(msgspec.Struct, frozen=True, rename={"xet_hash": "xetHash"}):
     size: _Size
     oid: _Hex40
     lfs: _Lfs | None = None
-    xet_hash: str | None = None
+    xet_hash: _Hex64 | None = None
 
 
 class HubClient:
     """The questions of one `resolve`: one repository, one revision, one deadline."""
 
     def __init__(
-        self, access: Access, uri: SourceURI, revision: str, *, timeout: float, clock: Callable[[], float]
+        self,
+        access: Access,
+        uri: SourceURI,
+        revision: str,
+        *,
+        timeout: float,
+        clock: Callable[[], float],
+        xet_above: int,
     ) -> None:
+        """`xet_above`: larger files, in bytes, are to be read through Xet."""
+        self._xet_above = xet_above
         self._asked = Asked(access=access, uri=uri, revision=revision)
         self._access = access
         self._uri = uri
@@ -126,10 +135,13 @@ class HubClient:
                     f"{self._access.endpoint}."
                 )
             # The object id is that of the pointer, which nobody downloads.
-            return SourceFile(path=entry.path, size=entry.size, sha256=entry.lfs.oid)
+            return SourceFile(path=entry.path, size=entry.size, sha256=entry.lfs.oid, locator=self._locator(entry))
         if entry.xet_hash is not None:
-            return SourceFile(path=entry.path, size=entry.size)
+            return SourceFile(path=entry.path, size=entry.size, locator=self._locator(entry))
         return SourceFile(path=entry.path, size=entry.size, git_oid=entry.oid)
+
+    def _locator(self, entry: _FileEntry) -> str | None:
+        return f"xet:{entry.xet_hash}" if entry.xet_hash is not None and entry.size > self._xet_above else None
 
     def _get(self, url: str) -> tuple[bytes, str | None]:
         """Return the body of the answer and the address of the next page, if there is one."""

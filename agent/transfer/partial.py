@@ -159,13 +159,14 @@ class PartialFile:
 
     def finish(self, index: int, digest: bytes) -> None:
         """All bytes of a piece are written; `digest` is the xxh3-128 of them."""
-        piece = self.piece(index)
-        start_writeback(self._descriptor, piece.start, piece.end - piece.start)
         claim = Claim(Strength.WRITTEN, digest)
         with self._lock:
             self._claims[index] = claim
             if self._journal is not None:
                 self._journal.append({index: claim})
+        # Afterwards: it may wait for room in the queue of the disk, and until there is a claim a kill costs the piece.
+        piece = self.piece(index)
+        start_writeback(self._descriptor, piece.start, piece.end - piece.start)
 
     def flush(self) -> None:
         """Makes the claims of all pieces finished so far durable."""

@@ -9,7 +9,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from typer.testing import CliRunner, Result
+
 from agent.store import Store
+from cli.main import app
 from local.hub.repository import Repository
 from local.hub.server import HubServer
 from modelcache.rpc.modelcache_pb2 import PHASE_READY, ModelKey, PodUse
@@ -71,23 +74,28 @@ async def test_with_a_running_agent(
     assert [line for line in (cache / "blobs").rglob("*") if line.is_file()] == []
 
 
+def here(root: Path, *arguments: str) -> Result:
+    """The same in this process, which is quicker."""
+    return CliRunner().invoke(app, [*arguments, "--root", str(root)])
+
+
 def test_without_an_agent(tmp_path: Path) -> None:
     root = tmp_path / "cache"
-    assert "there is no cache" in run(root, "du").stderr
+    assert "there is no cache" in here(root, "du").stderr
     with Store.open(root) as store:
         publish(store, "model", {"a": b"content"})
         publish(store, "other", {"b": b"other content"})
-    assert "team/model" in run(root, "du").stdout
+    assert "team/model" in here(root, "du").stdout
     for command in (["gc"], ["gc", "--dry-run"], ["evict", "model", "-n", "team"]):
-        refused = run(root, *command)
-        assert (refused.returncode, "a running agent" in refused.stderr) == (1, True)
-    assert run(root, "verify").returncode == 0
-    assert run(root, "verify", "absent", "-n", "team").returncode == 1
-    assert run(root, "du", "-o", "yaml").returncode == 2
+        refused = here(root, *command)
+        assert (refused.exit_code, "a running agent" in refused.stderr) == (1, True)
+    assert here(root, "verify").exit_code == 0
+    assert here(root, "verify", "absent", "-n", "team").exit_code == 1
+    assert here(root, "du", "-o", "yaml").exit_code == 2
     published = root / "models" / "team" / "model" / OLD / "a"
     published.chmod(0o644)
     published.write_bytes(b"damaged")
-    found = run(root, "verify", "model", "-n", "team")
-    assert found.returncode == 3
+    found = here(root, "verify", "model", "-n", "team")
+    assert found.exit_code == 3
     assert str(published) in found.stderr
-    assert run(root, "verify", "other", "-n", "team").returncode == 0
+    assert here(root, "verify", "other", "-n", "team").exit_code == 0

@@ -30,7 +30,7 @@ from controller.nodes import Node
 from controller.pods import Pod, pods_on
 from controller.registry import Registry, Session
 from controller.resolver import Outcome, outcome_of
-from controller.swarms import Swarms
+from controller.swarms import Swarms, peers_interval
 from controller.tracked import Memory, Order, Tracked
 from controller.workers import Workers, to_messages
 from modelcache.api.model import DynamoModel
@@ -49,8 +49,6 @@ COALESCE = 0.05
 """Seconds between the first reason to send and sending: changes come in bursts."""
 FIRST_WAIT = 5.0
 """Longest wait, in seconds, until the first desired state of a stream."""
-PEERS_INTERVAL = 2.0
-"""Seconds between two messages to one agent that only tell it about its peers: in a large rollout somebody always comes."""
 HELLO_WAIT = 30.0
 REFUSAL_DELAY = 0.2
 CHUNK_BYTES = 1024 * 1024
@@ -288,16 +286,14 @@ class AgentService(ModelCacheServiceServicer):
         last: list[pb.DesiredModel] | None = None
         last_pods: _Pods = (None, None)
         deadline = desk.clock.now() + FIRST_WAIT
-        told_peers_at = float("-inf")
+        told_peers_at, interval = float("-inf"), 0.0
         patience = desk.clock.call_later(FIRST_WAIT, session.wake.set)
         later: Timer | None = None
 
         def peers_changed() -> None:
             nonlocal later
             if later is None:
-                later = desk.clock.call_later(
-                    max(0.0, told_peers_at + PEERS_INTERVAL - desk.clock.now()), wake_for_peers
-                )
+                later = desk.clock.call_later(max(0.0, told_peers_at + interval - desk.clock.now()), wake_for_peers)
 
         def wake_for_peers() -> None:
             nonlocal later
@@ -319,11 +315,12 @@ class AgentService(ModelCacheServiceServicer):
                 models, pods = desk.message(session), (desk.workers_on(session), desk.uses_on(session))
                 if models == last and pods == last_pods:
                     continue
-                early = desk.clock.now() < told_peers_at + PEERS_INTERVAL
+                early = desk.clock.now() < told_peers_at + interval
                 if early and last is not None and pods == last_pods and without_peers(models) == without_peers(last):
                     peers_changed()
                     continue
                 last, last_pods, told_peers_at = models, pods, desk.clock.now()
+                interval = peers_interval(sum(len(model.peers) for model in models))
                 number = session.sending(ObjectKey(model.model.namespace, model.model.name) for model in models)
                 if session.unconfirmed_since is None:
                     session.unconfirmed_since = desk.clock.now()

@@ -20,6 +20,9 @@ from controller.tracked import Joined, Memory, Tracked
 from modelcache.kube.resources import ObjectKey
 from modelcache.rpc import modelcache_pb2 as pb
 
+LONGEST_PEERS_INTERVAL = 2.0
+PEERS_INTERVAL_EACH = 0.008
+"""Seconds. 250 peers are named every two seconds."""
 _COMPLETE = (Phase.VERIFIED, Phase.READY)
 
 
@@ -40,6 +43,15 @@ class Company(NamedTuple):
     peers: tuple[pb.Peer, ...] = ()
     keep: bool = False
     joined: int = 0
+
+
+def peers_interval(peers: int) -> float:
+    """Seconds between two messages to one agent that only tell it about its peers, of whom it has `peers`.
+
+    In a large rollout somebody always comes, and a message names all of them. In a small one it costs nothing to be quick,
+    and agents that do not know each other yet cannot help each other.
+    """
+    return min(LONGEST_PEERS_INTERVAL, PEERS_INTERVAL_EACH * peers)
 
 
 def peers_of(node: str, digest: str, zone: Iterable[PeerFacts]) -> tuple[pb.Peer, ...]:

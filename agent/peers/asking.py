@@ -75,14 +75,13 @@ def choose(
     tuning: SwarmTuning,
     *,
     shunned: Set[PeerId] = frozenset(),
-    slow: Set[PeerId] = frozenset(),
     joined: Mapping[PeerId, int] = MappingProxyType({}),
 ) -> Decision:
     """What `me` does now to get `piece`.
 
     `ranked`: the order of the piece among the peers of the zone and `me`. `shunned`: peers that are not asked for
-    anything (they have lied, or could not be reached lately); `slow`: those that are asked only as owners. `joined`: in
-    which order they and `me` began with the model, as far as that is known.
+    anything (they have lied, could not be reached lately, or are far slower than the others: a slow one would hold up
+    everybody below it). `joined`: in which order they and `me` began with the model, as far as that is known.
     """
     if len(attempt.failed) >= tuning.attempts:
         return Origin()
@@ -93,17 +92,16 @@ def choose(
     if attempt.waited >= patience(position, tuning):
         return Origin()
     above = [usable[place] for place in ancestors(position, tuning.fanout)]
-    if attempt.holders:
-        holders = [peer for peer in usable if peer != me and peer in attempt.holders]
-        if holders:
-            return _ask_holder(me, piece, above, holders, attempt.busy, slow, tuning)
+    holders = [peer for peer in usable if peer != me and peer in attempt.holders] if attempt.holders else []
+    # A few cannot serve everybody at once: then they are for the owner to ask, and the piece goes down the tree from it.
+    if holders and (not above or len(holders) * (1 + tuning.fanout) >= len(usable)):
+        return _ask_holder(me, piece, above, holders, attempt.busy, tuning)
     if not above:
         return _before_the_origin(me, usable, attempt.looked, joined, tuning)
-    # A slow peer would hold up everybody below it. The owner is asked all the same: nobody else has the piece.
     for peer in above:
-        if peer not in attempt.busy and (peer not in slow or peer == above[-1]):
+        if peer not in attempt.busy:
             return Ask(peer)
-    return Wait(tuning.retry)
+    return _ask_holder(me, piece, above, holders, attempt.busy, tuning)
 
 
 def _before_the_origin(
@@ -129,14 +127,13 @@ def _ask_holder(
     above: Sequence[PeerId],
     holders: Sequence[PeerId],
     busy: Collection[PeerId],
-    slow: Collection[PeerId],
     tuning: SwarmTuning,
 ) -> Decision:
     """The parent if it has the piece, else any holder: another one for each piece and each asker, so load spreads."""
     free = [peer for peer in holders if peer not in busy]
     if not free:
         return Wait(tuning.retry)
-    if above and above[0] in free and above[0] not in slow:
+    if above and above[0] in free:
         return Ask(above[0])
     seed = f"{piece.content}\0{piece.number}\0{me}\0".encode()
-    return Ask(min(free, key=lambda peer: (peer in slow, xxh3_128_digest(seed + peer.encode()), peer)))
+    return Ask(min(free, key=lambda peer: (xxh3_128_digest(seed + peer.encode()), peer)))

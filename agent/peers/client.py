@@ -89,10 +89,15 @@ class PeerLied(PeerError):
 
 
 class Received(NamedTuple):
-    """A piece that came from a peer: the nodes that it went through, from the one that read the origin to the sender."""
+    """A piece that came from a peer.
+
+    `via`: the nodes that it went through, from the one that read the origin to the sender. `seconds`: how long it took to
+    come, without the wait before its first byte.
+    """
 
     via: tuple[str, ...]
     digest: bytes
+    seconds: float
 
 
 class PeerClient:
@@ -103,6 +108,7 @@ class PeerClient:
         self._scheme = "http" if wallet is None else "https"
         self._headers = {**own_headers(node), "accept-encoding": "identity"}
         self._limiter = limiter
+        self._clock = clock
         self._connections = ConnectionPool(
             {},
             clock,
@@ -160,6 +166,7 @@ class PeerClient:
             if refuse(digest, via):
                 raise PeerRefused("what it has of the piece is not trusted")
             sink.expect(digest)
+            began = self._clock.monotonic()
             try:
                 while sink.position < piece.end:
                     space = sink.space()
@@ -176,7 +183,7 @@ class PeerClient:
                     raise PeerLied("the bytes it sent do not have the digest it announced for them", digest) from None
                 # Some of the piece came from somebody else: nobody can say whose fault it is. It begins anew.
                 raise PeerBusy("a piece put together from several senders is wrong") from None
-        return Received(via, digest)
+        return Received(via, digest, self._clock.monotonic() - began)
 
 
 class _Exchange:

@@ -21,6 +21,8 @@ class Errand:
         self._tuning = tuning
         self._failed = set(avoided)
         self._busy: dict[PeerId, float] = {}
+        self._lacking: set[PeerId] = set()
+        """Peers that do not have it, whatever their bitmap said."""
         self._refused: dict[PeerId, float] = {}
         """Peers that have the piece, but not one that we take, and until when that is to be believed."""
         self._progress: dict[PeerId, int] = {}
@@ -28,7 +30,7 @@ class Errand:
 
     def attempt(self, holders: Set[PeerId], looked: Set[PeerId], now: float) -> Attempt:
         """What `choose` needs; `holders` and `looked` are what is known about the piece from bitmaps."""
-        refused = {peer for peer, until in self._refused.items() if now < until}
+        refused = self._lacking | {peer for peer, until in self._refused.items() if now < until}
         return Attempt(
             holders=holders - refused if refused else holders,
             looked=looked,
@@ -59,6 +61,14 @@ class Errand:
     def refused(self, peer: PeerId, now: float) -> None:
         """What it has came a way that is not accepted; it may get another one."""
         self._busy[peer] = self._refused[peer] = now + self._tuning.retry
+
+    def lacks(self, peer: PeerId, now: float, *, early: bool) -> None:
+        """It does not have the piece and does not expect it. `early`: perhaps it does not yet know what it is to fetch."""
+        self._lacking.add(peer)
+        if early:
+            self.busy(peer, now)
+        else:
+            self.failed(peer)
 
     def failed(self, peer: PeerId) -> None:
         """It will not give us this piece."""

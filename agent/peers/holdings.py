@@ -41,6 +41,8 @@ class Content:
     """The nodes that a piece went through before it came here; empty when it was read from the origin, or checked since."""
     reading: frozenset[int]
     """The pieces that are just being read from the origin."""
+    defers: Callable[[int, str], bool]
+    """Whether a piece that is not here is expected from that very node, or through it: then it must not wait for us."""
     open: Callable[[], int]
     """A new descriptor for reading; the caller closes it. Raises OSError."""
 
@@ -57,11 +59,24 @@ class Content:
 
 
 class Arriving:
-    """A file on its way, as its download describes it. `progress()` are the bytes that the download got from the origin."""
+    """A file on its way, as its download describes it."""
 
-    def __init__(self, partial: PartialFile, progress: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        partial: PartialFile,
+        *,
+        progress: Callable[[], int],
+        wanted: Callable[[int], None],
+        defers: Callable[[int, str], bool],
+    ) -> None:
+        """`progress()`: bytes that the download got from the origin. `wanted` is told of pieces that a peer waits for.
+
+        `defers(index, node)`: a piece that is not read from the origin here comes from or through this node, if it is there.
+        """
         self.partial = partial
         self.progress = progress
+        self.wanted = wanted
+        self.defers = defers
         self._lock = threading.Lock()
         self._via: dict[int, tuple[str, ...]] = {}
         self._reading: Counter[int] = Counter()
@@ -160,6 +175,10 @@ class Holdings:
         """`find`, as soon as piece `index` is there or nothing of it is on its way any more; at last after `seconds`."""
         deadline = time.monotonic() + seconds
         with self._lock:
+            file = self._arriving.get(key)
+        if file is not None and not file.partial.finished(index):
+            file.wanted(index)
+        with self._lock:
             while True:
                 file = self._arriving.get(key)
                 left = deadline - time.monotonic()
@@ -188,6 +207,7 @@ class Holdings:
             digest=partial.proven_digest,
             via=file.via,
             reading=file.reading(),
+            defers=file.defers,
             open=opened,
         )
 
@@ -217,6 +237,7 @@ class Holdings:
             digest=digest_of,
             via=lambda index: (),
             reading=frozenset(),
+            defers=lambda index, node: False,
             open=lambda: os.open(path, _FLAGS),
         )
 

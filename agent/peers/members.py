@@ -99,8 +99,8 @@ class Members:
         with self._lock:
             return tuple(self._problems.values())
 
-    def has_succeeded(self, peer: PeerId, rate: float) -> None:
-        """It has sent a piece, at `rate` bytes/s."""
+    def has_succeeded(self, peer: PeerId, rate: float | None) -> None:
+        """It has sent something; `rate` as in `standing.succeeded`."""
         with self._lock:
             self._standings[peer] = succeeded(self._standings.get(peer, Standing()), rate)
 

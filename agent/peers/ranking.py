@@ -12,6 +12,7 @@ agents with different views of who is there never wait for each other: both look
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from heapq import heappop, heappush
 from typing import NamedTuple, NewType
@@ -53,6 +54,11 @@ def rank(piece: PieceId, peers: Iterable[PeerId]) -> tuple[PeerId, ...]:
     return tuple(sorted(set(peers), key=lambda peer: (xxh3_128_digest(seed + peer.encode()), peer)))
 
 
+def precedes(piece: PieceId, one: PeerId, other: PeerId) -> bool:
+    """Whether `one` ranks before `other`, whoever else there is."""
+    return rank(piece, (one, other))[0] == one and one != other
+
+
 def former_owners(behind: Sequence[PeerId], joined: Mapping[PeerId, int], mine: int) -> Iterator[PeerId]:
     """Those who owned a piece before the agent that owns it now had come, the latest first.
 
@@ -84,19 +90,37 @@ def ancestors(position: int, fanout: int) -> Iterator[int]:
         yield position
 
 
-def walk(pieces: Sequence[PieceId], rank_of: Callable[[PieceId], int], tuning: SwarmTuning) -> Iterator[PieceId]:
-    """`pieces` in the order in which an agent sets out for them. `rank_of(piece)` is the agent's own rank.
+def walk(
+    pieces: Sequence[PieceId], rank_of: Callable[[PieceId], int], tuning: SwarmTuning, wanted: deque[int] | None = None
+) -> Iterator[int]:
+    """The order in which an agent sets out for `pieces`: positions in it, each once. `rank_of(piece)` is the agent's own rank.
 
     All agents walk in the order given, which is that of the download: the owners of the next pieces then read the origin
     while the others still fetch the previous ones, at most about a window of pieces is under way at the origin however
     many agents there are, and the finished prefix of a file stays close behind (its sha256 follows in the page cache).
     But each agent asks for a piece the later the deeper it is in the piece's tree: by then its parent has it. So the order
     within the window is the agent's own, and owners are not hit in step.
+
+    Agents that come later, or are slower, are behind the others and own pieces that those are waiting for. So what others
+    have asked for comes first: `wanted` are the positions of such pieces, in that order; it is emptied on the way.
     """
+    wanted = deque() if wanted is None else wanted
+    given = bytearray(len(pieces))
+
+    def urgent() -> Iterator[int]:
+        while wanted:
+            position = wanted.popleft()
+            if not given[position]:
+                given[position] = True
+                yield position
+
     waiting: list[tuple[int, int]] = []
-    for position, piece in enumerate(pieces):
-        while waiting and waiting[0][0] <= position:
-            yield pieces[heappop(waiting)[1]]
-        heappush(waiting, (position + tuning.stride * depth(rank_of(piece), tuning.fanout), position))
-    while waiting:
-        yield pieces[heappop(waiting)[1]]
+    for upto in range(len(pieces) + 1):
+        while waiting and (waiting[0][0] <= upto or upto == len(pieces)):
+            yield from urgent()
+            position = heappop(waiting)[1]
+            if not given[position]:
+                given[position] = True
+                yield position
+        if upto < len(pieces):
+            heappush(waiting, (upto + tuning.stride * depth(rank_of(pieces[upto]), tuning.fanout), upto))

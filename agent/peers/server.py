@@ -193,10 +193,9 @@ class _Handler(BaseHTTPRequestHandler):
             return self._refuse(416, f"not within one piece of {content.piece_bytes} bytes")
         piece = PieceId(ask.key, index)
         for held in (False, True):
-            # In this order: a piece that is just being fetched again must not be said to come from where the next one does.
-            via = content.via(index)
-            digest = content.digest(index)
-            have = Have.YES if digest is not None else Have.UNDER_WAY
+            via, digest = _origin_of(content, index)
+            coming = index in content.reading or not content.defers(index, node)
+            have = Have.YES if digest is not None else Have.UNDER_WAY if coming else Have.NO
             answer = self.peers.uploads.decide(PeerId(node), piece, have, grant.nodes, held=held)
             match answer:
                 case Serve():
@@ -303,3 +302,16 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
+
+
+def _origin_of(content: Content, index: int) -> tuple[tuple[str, ...], bytes | None]:
+    """The way that a piece came, and its digest (None: it is not here), of the same moment.
+
+    It may arrive, or be replaced, in between; then one of the two would be that of another piece, and the wrong node be blamed.
+    """
+    via = content.via(index)
+    while True:
+        digest, now = content.digest(index), content.via(index)
+        if now == via:
+            return via, digest
+        via = now

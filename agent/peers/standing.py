@@ -2,6 +2,7 @@
 
 A peer that could not be reached is left alone for a while, longer each time, because nodes reboot. A peer that has sent
 wrong bytes is never asked again for this model: whatever the reason (bad memory, a bad disk, malice), it will not get better.
+One that sends far slower than the others is left out as well, as long as that is so: others then own its pieces.
 """
 
 from __future__ import annotations
@@ -13,11 +14,14 @@ from dataclasses import dataclass, replace
 from agent.peers.ranking import PeerId
 from agent.peers.tuning import SwarmTuning
 
-SLOW_FRACTION = 0.125
-"""A peer that sends at less than an eighth of the median of the others is slow (as in `agent.transfer.pace`)."""
+SLOW_FRACTION = 1 / 3
+"""A peer that sends at less than a third of the median is slow. Chosen with `benchmarks.swarm_sim`: where nobody is slow, it
+costs less than 0.5 % of the model to be mistaken; where somebody is, everybody behind it would wait for it."""
+QUICK_SECONDS = 0.25
+"""A piece that takes less says nothing about a rate: it is latency, and nobody waits for long."""
 SLOW_OTHERS = 3
 """Fewer others are no measure."""
-SMOOTHING = 0.5
+SMOOTHING = 0.2
 """Weight of the newest rate in the moving average of a peer."""
 
 
@@ -31,8 +35,15 @@ class Standing:
     rate: float | None = None
 
 
-def succeeded(standing: Standing, rate: float) -> Standing:
-    """It has sent a piece that passed its check, at `rate` bytes/s."""
+def rate_of(count: int, seconds: float) -> float:
+    """What a whole piece of `count` bytes that took `seconds` says about its sender. Those that are quick are all alike."""
+    return count / max(seconds, QUICK_SECONDS)
+
+
+def succeeded(standing: Standing, rate: float | None) -> Standing:
+    """It has sent something that passed its check, at `rate` bytes/s (see `rate_of`; None: too little to tell)."""
+    if rate is None:
+        return replace(standing, failures=0, until=0.0)
     average = rate if standing.rate is None else SMOOTHING * rate + (1 - SMOOTHING) * standing.rate
     return replace(standing, failures=0, until=0.0, rate=average)
 

@@ -8,7 +8,8 @@ piece is there. Trouble with peers ends here; only the origin's errors reach the
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Set
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -24,11 +25,13 @@ from agent.peers.client import (
     PeerSentElsewhere,
     PeerStranger,
 )
+from agent.peers.counting import CountingSink
 from agent.peers.errand import Errand
 from agent.peers.holdings import Arriving, Holdings
 from agent.peers.keys import ContentKey, key_of, keys_of
 from agent.peers.members import Members, PeerAddress, PeerProblem, View
-from agent.peers.ranking import PeerId, PieceId, rank, walk
+from agent.peers.ranking import PeerId, PieceId, precedes, rank, walk
+from agent.peers.standing import rate_of
 from agent.peers.tuning import DEFAULT_TUNING, SwarmTuning
 from agent.peers.turns import Turns, turns
 from agent.peers.wire import Holding
@@ -38,9 +41,6 @@ from agent.transfer.partial import PartialFile
 from agent.transfer.pieces import Piece
 from agent.transfer.source import PieceSource, Sink
 from modelcache.manifest import ManifestFile
-
-GRACE_SECONDS = 5.0
-"""From the beginning of a download a peer that does not know the content is taken for one that has not begun yet."""
 
 MENDING_PATIENCE = 0.05
 """Part of the usual patience with peers for pieces that are fetched again."""
@@ -116,6 +116,9 @@ class Swarm:
         self._turns = Turns()
         self._lock = threading.Lock()
         self._files: dict[str, _File] = {}
+        self._positions: Mapping[PieceId, int] = {}
+        self._wanted: deque[int] = deque()
+        """Positions in the walk of pieces that others have asked for."""
         self._looks: dict[tuple[PeerId, ContentKey], tuple[float, Holding | None]] = {}
         self._origin: PieceSource | None = None
         self._peer_bytes = 0
@@ -151,16 +154,21 @@ class Swarm:
     def walk(self, pieces: Sequence[tuple[ManifestFile, int]]) -> Iterator[int]:
         """See Overlay."""
         named = [PieceId(key_of(file) or file.path, index) for file, index in pieces]
-        positions = {piece: position for position, piece in enumerate(named)}
-        for piece in walk(named, self._own_rank, self._tuning):
-            yield positions[piece]
+        with self._lock:
+            self._positions = {piece: position for position, piece in enumerate(named)}
+        return walk(named, self._own_rank, self._tuning, self._wanted)
 
     def begin(self, file: ManifestFile, partial: PartialFile) -> None:
         """See Overlay."""
         key = key_of(file)
         if key is None:
             return
-        arriving = Arriving(partial, lambda: self._origin_bytes)
+        arriving = Arriving(
+            partial,
+            progress=lambda: self._origin_bytes,
+            wanted=lambda index: self._want(PieceId(key, index)),
+            defers=lambda index, node: precedes(PieceId(key, index), PeerId(node), self._me),
+        )
         with self._lock:
             self._files[file.path] = _File(key, file, arriving)
         self._holdings.begin(keys_of(file), arriving)
@@ -254,8 +262,7 @@ class Swarm:
             rank(name, [*view.addresses, self._me]),
             fetch.errand.attempt(*self._bitmaps(entry, piece.number, view, now), now),
             self._mending_tuning if piece.number in entry.bad else self._tuning,
-            shunned=view.shunned,
-            slow=view.slow,
+            shunned=view.shunned | view.slow,
             joined=view.joined,
         )
         match decision:
@@ -316,7 +323,7 @@ class Swarm:
         self, peer: PeerId, address: str, entry: _File, piece: Piece, sink: Sink, fetch: _Fetch, cancel: CancelToken
     ) -> None:
         """Fills the sink from one peer. Raises PeerError."""
-        began, position = self._clock.monotonic(), sink.position
+        position = sink.position
         former = entry.bad.get(piece.number)
         refused = entry.avoided | self._members.liars() | (former.avoided if former is not None else frozenset())
 
@@ -333,9 +340,12 @@ class Swarm:
             with self._lock:
                 self._peer_bytes += number
 
-        self._client.fetch(peer, address, entry.key, entry.file.size, piece, sink, cancel, refuse=refuse, count=count)
-        seconds = max(self._clock.monotonic() - began, 1e-6)
-        self._members.has_succeeded(peer, (piece.end - position) / seconds)
+        received = self._client.fetch(
+            peer, address, entry.key, entry.file.size, piece, sink, cancel, refuse=refuse, count=count
+        )
+        # Pieces of one size are compared, and nothing else.
+        whole = piece.end - position == entry.arriving.partial.piece_bytes
+        self._members.has_succeeded(peer, rate_of(piece.end - position, received.seconds) if whole else None)
 
     def _insists(
         self, peer: PeerId, address: str, entry: _File, index: int, digest: bytes, cancel: CancelToken
@@ -366,10 +376,8 @@ class Swarm:
             case PeerAway():
                 errand.failed(peer)
                 self._members.is_away(peer)
-            case _ if now - self._began < GRACE_SECONDS:
-                errand.busy(peer, now)
             case _:
-                errand.failed(peer)
+                errand.lacks(peer, now, early=now - self._began < self._tuning.grace)
 
     def _look(self, peer: PeerId, address: str, entry: _File, cancel: CancelToken) -> bool:
         """Asks a peer which pieces of the file it has; False when it should be asked again soon."""
@@ -381,7 +389,7 @@ class Swarm:
         except PeerStranger:
             # The controller tells one agent after the other: to read the origin now, because of that, might be for the
             # second time.
-            if self._clock.monotonic() - self._began < GRACE_SECONDS:
+            if self._clock.monotonic() - self._began < self._tuning.grace:
                 return False
         except PeerError:
             pass  # it has nothing for us
@@ -407,7 +415,7 @@ class Swarm:
 
     def _read_origin(self, file: ManifestFile, sink: Sink, cancel: CancelToken) -> None:
         assert self._origin is not None
-        self._origin.read(file, _Counted(sink, self._count_origin_bytes), cancel)
+        self._origin.read(file, CountingSink(sink, self._count_origin_bytes), cancel)
 
     def _count_origin_bytes(self, count: int) -> None:
         with self._lock:
@@ -453,38 +461,12 @@ class Swarm:
             message = f"{entry.file.path}: {len(pieces)} pieces that came through it, the first of them {pieces[0]}, were not "
             self._members.has_lied(PeerId(node), message + "what the origin has.")
 
+    def _want(self, piece: PieceId) -> None:
+        """Somebody waits for a piece."""
+        with self._lock:
+            position = self._positions.get(piece)
+        if position is not None:
+            self._wanted.append(position)
+
     def _own_rank(self, piece: PieceId) -> int:
         return rank(piece, [*self._members.view().addresses, self._me]).index(self._me)
-
-
-class _Counted:
-    """A Sink that tells how much goes into it."""
-
-    def __init__(self, sink: Sink, count: Callable[[int], None]) -> None:
-        self._sink = sink
-        self._count = count
-
-    @property
-    def start(self) -> int:
-        return self._sink.start
-
-    @property
-    def end(self) -> int:
-        return self._sink.end
-
-    @property
-    def position(self) -> int:
-        return self._sink.position
-
-    def space(self) -> memoryview:
-        return self._sink.space()
-
-    def filled(self, count: int) -> None:
-        self._count(count)
-        self._sink.filled(count)
-
-    def restart(self) -> None:
-        self._sink.restart()
-
-    def expect(self, digest: bytes) -> None:
-        self._sink.expect(digest)

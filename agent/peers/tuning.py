@@ -24,6 +24,8 @@ class SwarmTuning:
     """An owner asks so many of the peers that rank next after it what they have, before it reads the origin."""
     look_seconds: float = 10.0
     """What a peer said about its pieces is used for so long."""
+    grace: float = 5.0
+    """From the beginning of a download a peer that does not know us, or the content, is taken for one that was not told yet."""
     attempts: int = 4
     """After so many peers have failed for one piece, the origin is read."""
     patience: float = 30.0

@@ -159,8 +159,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The benchmark."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.fanout", description=__doc__)
     parser.add_argument("--nodes", type=int, default=8)
-    parser.add_argument("--bytes", type=int, default=512 * MIB)
-    parser.add_argument("--rate", type=float, default=40.0 * MIB, help="of every link, bytes/s each way")
+    parser.add_argument("--bytes", type=int, default=256 * MIB)
+    parser.add_argument("--rate", type=float, default=20.0 * MIB, help="of every link, bytes/s each way")
     parser.add_argument("--faults", action="store_true", help="also kill a node and let another one serve garbage")
     parser.add_argument("--loopback", action="store_true", help="no network namespaces")
     parser.add_argument("--no-independent", dest="independent", action="store_false")

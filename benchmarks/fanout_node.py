@@ -23,7 +23,6 @@ from agent.peers.exchange import PeerExchange
 from agent.peers.holdings import Content, Holdings
 from agent.peers.keys import ContentKey, sizes_in
 from agent.peers.members import PeerAddress
-from agent.peers.tuning import DEFAULT_TUNING
 from agent.store import Store
 from agent.transfer import Downloader, Progress, TransferSettings
 from agent.transfer.pieces import piece_at, piece_count
@@ -57,7 +56,6 @@ def main(arguments: list[str] | None = None) -> int:
             download_limit=downloader.limiter,
             bandwidth=options.rate,
             zone=lambda: ZONE,
-            tuning=replace(DEFAULT_TUNING, **json.loads(os.environ.get("TUNE", "{}"))),
         )
         if options.garbage:
             _spoil(exchange.holdings)

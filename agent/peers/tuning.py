@@ -1,6 +1,6 @@
 """The parameters of the swarm's decisions, in one place: times in seconds, counts of peers, pieces and requests.
 
-The defaults were chosen with `python -m benchmarks.swarm_sim`; docs/swarm.md has the figures.
+The defaults were chosen with `python -m benchmarks.swarm_sim`; see docs/benchmarks.md.
 """
 
 from __future__ import annotations

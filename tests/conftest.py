@@ -5,10 +5,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.support.api import Api
 from tests.support.kube import KubeServer, start_kube
 from tests.support.kubectl import Kubectl
+
+# How long one example takes says something about the machine, and nothing about the code.
+settings.register_profile("suite", deadline=None)
+settings.load_profile("suite")
 
 
 @pytest.fixture(scope="session")

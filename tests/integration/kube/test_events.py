@@ -171,12 +171,13 @@ async def test_full_queue_drops_the_newest(faulty: FaultyApi, client: KubeClient
     assert (recorder.depth, recorder.dropped) == (0, 2)
 
 
-async def test_rate_limit_of_one_object_spares_the_others(faulty: FaultyApi, client: KubeClient) -> None:
+async def test_rate_limit_of_one_reason_spares_other_reasons_and_objects(faulty: FaultyApi, client: KubeClient) -> None:
     async with EventRecorder(client, "controller", correlator=Correlator(burst=2)) as recorder:
         for number in range(5):
-            recorder.normal(POD, f"Number{number}", "x")
-        recorder.normal(NODE, "Other", "x")
-    assert len(events(faulty)) == 2
+            recorder.normal(POD, "Number", f"{number}")
+        recorder.normal(POD, "Other", "x")
+        recorder.normal(NODE, "Number", "x")
+    assert [event["reason"] for event in events(faulty)] == ["Number", "Number", "Other"]
     assert len(events(faulty, "default")) == 1
 
 

@@ -103,7 +103,9 @@ class Download:
         self._cancel = cancel
         self._results: dict[str, str] = {}
         self._followers: list[Follower] = []
-        self._menders: list[threading.Thread] = []
+        self._mending = threading.Lock()
+        self._menders: list[threading.Thread] | None = []
+        """Threads that run, or have run; None when the download ends and nothing is mended any more."""
         self._chores: queue.SimpleQueue[_Chore] = queue.SimpleQueue()
         self._items = itemize(manifest, shared.piece_bytes)
         self._plan = Plan([item.key for item in self._items])
@@ -413,8 +415,10 @@ class Download:
             return
         # Finding out what is wrong may mean asking others: not in a thread that hashes or fetches.
         mender = threading.Thread(target=self._mend, args=(item, wrong), name="mend", daemon=True)
-        self._menders.append(mender)
-        mender.start()
+        with self._mending:
+            if self._menders is not None:
+                mender.start()
+                self._menders.append(mender)
 
     def _mend(self, item: Item, wrong: IntegrityError) -> None:
         """Fetches again what may be the reason why a file is wrong: certain pieces, then everything, once."""
@@ -456,7 +460,9 @@ class Download:
 
     def _rest(self) -> None:
         """Waits until no thread of the hash pool works for this download, and nobody mends."""
-        _join(self._menders)
+        with self._mending:
+            menders, self._menders = self._menders, None
+        _join(menders or ())
         for follower in self._followers:
             self._shared.hashes.rest(follower)
 

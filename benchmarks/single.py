@@ -9,8 +9,8 @@ nothing. Its time begins when it is told to fetch, as an agent runs already when
 the start of its process, which imports everything that an agent does.
 
 Before each run a file of the same size is written and removed. A virtual machine may hand freed memory back to its host
-(free page reporting), and whoever takes it again pays for it: up to 2 s of system time for each GiB of page cache, for some
-programs and not for others.
+(free page reporting), and whoever takes it again pays for it. That is the suspected reason why the system time of one and
+the same program was seen between 1 and 7 s for 2 GiB; touching the memory did not end it, so look at the spread as well.
 
 On a disk that is slower than the network, what is measured is mostly the disk: the agent waits for its data to be durable,
 the others leave theirs in the page cache. `--directory /dev/shm` takes the disk out of the comparison.

@@ -40,7 +40,8 @@ from modelcache.manifest import Manifest
 from modelcache.sources.errors import SourceError
 
 _NICE = 5
-"""Added to the nice value of threads that fetch (setpriority(2): on Linux it is an attribute of the thread)."""
+"""Added to the nice value of threads that fetch (setpriority(2): on Linux it is an attribute of the thread). Measured with 10
+on two busy cores: a piece was hashed in 16 ms instead of 22; what a whole download gains was within the noise."""
 
 
 @dataclass(frozen=True)

@@ -207,7 +207,7 @@ def start_writeback(descriptor: int, offset: int, count: int) -> None:
     """Lets the kernel begin to write these bytes to the disk, without waiting for it.
 
     By itself it would begin when 10 % of the memory are dirty or after 30 s, and the sync before a blob is committed would
-    find everything still to do: a third of the time that a file of 2 GiB takes. Advice: an error (a file system
+    find everything still to do: an eighth to a quarter of the time that a file of 2 GiB took. Advice: an error (a file system
     that cannot do it) changes nothing, since durability only ever comes from fsync.
     """
     _LIBC.sync_file_range(descriptor, ctypes.c_int64(offset), ctypes.c_int64(count), _SYNC_FILE_RANGE_WRITE)

@@ -68,7 +68,7 @@ class ManifestStore:
         packed = await asyncio.to_thread(gzip.compress, pinned.encoded, 6, mtime=0)
         chunks = [packed[start : start + CHUNK_BYTES] for start in range(0, len(packed), CHUNK_BYTES)]
         for number, chunk in enumerate(chunks):
-            body = _body(model, pinned.digest, request_key, number, len(chunks), chunk)
+            body = config_map_body(model, pinned.digest, request_key, number, len(chunks), chunk)
             await self._create(model.metadata.namespace, body, chunk)
         _log.info(
             "%s: stored manifest %.12s of revision %s in %d ConfigMap(s)",
@@ -124,9 +124,10 @@ class ManifestStore:
             _log.info("%s: removed ConfigMap %s of a manifest that nobody uses", model.key, metadata.name)
 
 
-def _body(
+def config_map_body(
     model: DynamoModel, digest: str, request_key: str, number: int, count: int, chunk: bytes
 ) -> dict[str, object]:
+    """The ConfigMap with part `number` of `count` of a manifest; manifests/policy/controller-writes.yaml allows this form."""
     owner = {
         "apiVersion": API_VERSION,
         "kind": KIND,

@@ -39,7 +39,7 @@ def service_name(base_model: str) -> str:
 
 
 def service_body(model: DynamoModel, base_model: str) -> dict[str, object]:
-    """The Service that `model` needs."""
+    """The Service that `model` needs; manifests/policy/controller-writes.yaml allows this form."""
     selector = {BASE_MODEL_HASH_LABEL: base_model_hash(base_model)}
     port = {"name": SYSTEM_PORT_NAME, "port": SYSTEM_PORT, "targetPort": SYSTEM_PORT, "protocol": "TCP"}
     return {

@@ -118,7 +118,8 @@ class Policy:
 def _with_metadata(schema: Schema) -> Schema:
     """The schema of a built-in kind with the parts of its metadata that policies look at."""
     strings = {"type": "object", "additionalProperties": {"type": "string"}}
-    owner = {"type": "object", "properties": {"name": {"type": "string"}, "uid": {"type": "string"}}}
+    words = ("apiVersion", "kind", "name", "uid")
+    owner = {"type": "object", "properties": {word: {"type": "string"} for word in words}}
     metadata = {
         "type": "object",
         "properties": {

@@ -5,8 +5,8 @@ the other, in rounds that begin with another program each time, so that a busy m
 counts are medians, and ratios within one run. What a program has written is removed before the next begins.
 
 The agent resolves, fetches, checks every sha256, syncs to the disk and publishes; the others fetch, and check and sync
-nothing. Its time begins when it is told to fetch, as an agent runs already when a model comes; `wall_ratio_hf_cold` is with
-the start of its process, which imports everything that an agent does.
+nothing. Its time begins when it is told to fetch, as controller and agent run already when a model comes; `wall_ratio_hf_cold`
+is with the start of its process, which imports everything that both do and resolves once more.
 
 Before each run a file of the same size is written and removed. A virtual machine may hand freed memory back to its host
 (free page reporting), and whoever takes it again pays for it. That is the suspected reason why the system time of one and

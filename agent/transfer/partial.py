@@ -34,6 +34,7 @@ class PartialFile:
         self._descriptor = -1
         self._lock = threading.Lock()
         self._flushing = threading.Lock()
+        self._writing = threading.Lock()
         self._claims: dict[int, Claim] = {}
         self._unproven: set[int] = set()
 
@@ -149,9 +150,12 @@ class PartialFile:
         """Writes bytes at `offset`. Raises OSError; ValueError for bytes that are not part of the file."""
         if offset < 0 or offset + len(data) > self.size:
             raise ValueError(f"{len(data)} bytes at {offset} do not belong to a file of {self.size} bytes")
-        while data:
-            count = os.pwrite(self._descriptor, data, offset)
-            data, offset = data[count:], offset + count
+        # One at a time, as the kernel does it anyway (the lock of the inode): but whoever waits there spins, and took an eighth
+        # of the agent's CPU time from the digests (2 GiB, four connections, two cores).
+        with self._writing:
+            while data:
+                count = os.pwrite(self._descriptor, data, offset)
+                data, offset = data[count:], offset + count
 
     def read(self, offset: int, buffer: memoryview) -> int:
         """Reads at `offset` into `buffer`; how many bytes were read. From the page cache, if it was written just now."""

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import settings
 
 from tests.support.api import Api
-from tests.support.kube import KubeServer, start_kube
+from tests.support.kube import CLUSTER_VARIABLE, KubeServer, start_kube, uses_cluster
 from tests.support.kubectl import Kubectl
 
 # How long one example takes says something about the machine, and nothing about the code.
@@ -16,9 +16,26 @@ settings.register_profile("suite", deadline=None)
 settings.load_profile("suite")
 
 
+E2E = Path(__file__).parent / "e2e"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Two controllers without an election would both act on every model of one cluster."""
+    if uses_cluster() and getattr(config.option, "numprocesses", None):
+        raise pytest.UsageError(f"{CLUSTER_VARIABLE}=1 means one cluster for all tests: run them without -n")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """On a cluster of somebody else, nothing runs but the end-to-end tests."""
+    if uses_cluster():
+        others = [item for item in items if not item.path.is_relative_to(E2E)]
+        items[:] = [item for item in items if item.path.is_relative_to(E2E)]
+        config.hook.pytest_deselected(items=others)
+
+
 @pytest.fixture(scope="session")
 def kube_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KubeServer]:
-    """A running API server: `local.kube`, or the real one when KUBEBUILDER_ASSETS is set."""
+    """A running API server: `local.kube`, or the one that the environment asks for (tests/support/kube.py)."""
     server = start_kube(tmp_path_factory.mktemp("kube"))
     try:
         yield server

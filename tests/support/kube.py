@@ -1,9 +1,10 @@
-"""API servers for tests: `local.kube`, or the real etcd and kube-apiserver, behind one interface.
+"""API servers for tests: `local.kube`, the real etcd and kube-apiserver, or a cluster that is there, behind one interface.
 
-The environment decides, as in controller-runtime's envtest: when KUBEBUILDER_ASSETS names a directory with `etcd` and
-`kube-apiserver`, those are started, otherwise `python -m local.kube`. Both write a kubeconfig of an administrator and keep
-their address and their objects over `restart`, so a test needs to know which one it has only where the real one, standing
-alone, lacks what kube-controller-manager does (`runs_controllers`).
+The environment decides. MODELCACHE_E2E=1 takes the cluster that KUBECONFIG names (for tests/e2e alone: nothing else has any
+business there). When KUBEBUILDER_ASSETS names a directory with `etcd` and `kube-apiserver`, as for controller-runtime's
+envtest, those are started. Otherwise it is `python -m local.kube`. All write a kubeconfig of an administrator and keep their
+address and their objects over `restart`, so a test needs to know which one it has only where a kube-apiserver, standing alone,
+lacks what kube-controller-manager does (`runs_controllers`).
 """
 
 import base64
@@ -21,10 +22,12 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from tests.support.api import Api
+from tests.support.kubectl import binary
 from tests.support.process import Process, ProcessError, python_module
 from tests.support.waiting import wait_until
 
 ASSETS_VARIABLE = "KUBEBUILDER_ASSETS"
+CLUSTER_VARIABLE = "MODELCACHE_E2E"
 
 
 class KubeServer(Protocol):
@@ -48,8 +51,15 @@ class KubeServer(Protocol):
 
 def start_kube(directory: Path) -> KubeServer:
     """The server that the environment asks for, ready, with its files in `directory`."""
+    if uses_cluster():
+        return ExistingKube(Path(os.environ.get("KUBECONFIG") or Path.home() / ".kube" / "config"), directory)
     assets = os.environ.get(ASSETS_VARIABLE)
     return EnvtestKube(Path(assets), directory) if assets else LocalKube(directory)
+
+
+def uses_cluster() -> bool:
+    """Whether tests are to run against a cluster that is there already."""
+    return os.environ.get(CLUSTER_VARIABLE) == "1"
 
 
 class LocalKube:
@@ -224,6 +234,58 @@ class EnvtestKube:
         """End both processes."""
         self._server.close()
         self._etcd.close()
+
+
+class ExistingKube:
+    """A cluster of its own, reached through `kubectl proxy`, which knows every way to log in that a kubeconfig can name.
+
+    A restart only cuts all connections. Tests register Nodes without a kubelet, and pods on them: a cluster whose cloud removes
+    Nodes that it does not know cannot be used.
+    """
+
+    is_real = True
+    runs_controllers = True
+
+    def __init__(self, kubeconfig: Path, directory: Path) -> None:
+        """`kubeconfig`: of an administrator; its current context is used."""
+        if not kubeconfig.is_file():
+            raise FileNotFoundError(f"{CLUSTER_VARIABLE}=1 needs KUBECONFIG, or a file {kubeconfig}")
+        self._source = kubeconfig
+        self.kubeconfig = directory / "kubeconfig"
+        self._port = _free_port()
+        self.url = f"http://127.0.0.1:{self._port}"
+        self._proxy = self._start()
+        entry = {"name": "existing"}
+        config = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": "existing",
+            "contexts": [{**entry, "context": {"cluster": "existing", "user": "existing"}}],
+            "clusters": [{**entry, "cluster": {"server": self.url}}],
+            "users": [{**entry, "user": {}}],
+        }
+        self.kubeconfig.write_text(yaml.safe_dump(config))
+
+    def _start(self) -> Process:
+        # Not $PATH and $HOME alone, as for other commands of kubectl here: plugins that log in to clouds read more.
+        environment = {**os.environ, "KUBECONFIG": str(self._source)}
+        proxy = Process([binary(), "proxy", f"--port={self._port}"], env=environment)
+        try:
+            proxy.first_line()
+        except BaseException:
+            proxy.close()
+            raise
+        return proxy
+
+    def restart(self) -> None:
+        """Cut all connections."""
+        self._proxy.kill()
+        self._proxy.close()
+        self._proxy = self._start()
+
+    def close(self) -> None:
+        """End the proxy; the cluster stays as it is."""
+        self._proxy.close()
 
 
 def _running(process: Process) -> bool:

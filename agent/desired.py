@@ -143,7 +143,15 @@ def _peers(entry: DesiredModel) -> Iterator[PeerAddress]:
     """The usable ones: a download without a peer is slower, and nothing worse."""
     for peer in entry.peers:
         if is_node_name(peer.node) and is_address(peer.address):
-            yield PeerAddress(peer.node, peer.zone, peer.address, peer.complete, peer.joined - entry.joined)
+            yield PeerAddress(
+                node=peer.node,
+                zone=peer.zone,
+                address=peer.address,
+                complete=peer.complete,
+                later=peer.joined - entry.joined,
+                tier=peer.slow - entry.slow,
+                earlier=peer.earlier,
+            )
 
 
 def _flaw(entry: DesiredModel) -> str:

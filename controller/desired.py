@@ -55,7 +55,7 @@ def without_peers(models: Iterable[pb.DesiredModel]) -> list[pb.DesiredModel]:
         copy = pb.DesiredModel()
         copy.CopyFrom(model)
         del copy.peers[:]
-        copy.keep_peers, copy.joined = False, 0
+        copy.keep_peers, copy.joined, copy.slow = False, 0, False
         bare.append(copy)
     return bare
 
@@ -81,6 +81,7 @@ def _entry(key: ObjectKey, order: Order, company: Company, node: str) -> pb.Desi
         peers=company.peers,
         keep_peers=company.keep,
         joined=company.joined,
+        slow=company.slow,
         retain=order.retain,
         pinned=order.pinned,
         adapter=_adapter(order.adapter, node) if order.adapter else None,

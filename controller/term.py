@@ -28,6 +28,7 @@ from controller.server import AgentServer
 from controller.services import HeadlessServices, services_informer
 from controller.settings import Settings
 from controller.stream import Desk
+from controller.swarms import compare
 from controller.tracked import Memory, Tracked
 from controller.uses import uses_of
 from controller.workers import Workers, worker_of
@@ -217,6 +218,9 @@ class Term:
                 self._tell_peers(key)
             else:
                 self._queue.add_after(key, PROGRESS_DELAY)
+                tracked = self._memory.get(key)
+                if tracked is not None and compare(key, tracked, self._registry, self._clock.now()):
+                    self._tell_peers(key)
 
     def _tell_peers(self, key: ObjectKey) -> None:
         """An agent may have become complete: the others of the same model want to know."""

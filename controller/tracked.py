@@ -101,6 +101,9 @@ class Tracked:
     """Digest for which all other ConfigMaps have been removed."""
     joined: Mapping[str, Joined] = field(default_factory=dict)
     """In which order the agents came, by node."""
+    slow: frozenset[str] = frozenset()
+    """Nodes that are far slower than the others of their zone."""
+    compared_at: float | None = None
     told_peers: set[tuple[str, str]] = field(default_factory=set)
     """(agent, peer) pairs of which an event has told that the agent has dropped the peer."""
     told_findings: dict[str, None] = field(default_factory=dict)

@@ -7,7 +7,8 @@ The list only gets shorter, so the way always ends at the origin.
 
 Before it reads the origin, an owner looks who has the piece already: agents come and go during a download, and the owner
 of today may not be the one who has read it. After somebody has left, those who rank next have it from there; after somebody
-has come, the former owners have it, who can be told from the order in which the agents came.
+has come, the former owners have it, who can be told from the order in which the agents came; after somebody has turned out to
+be slow, he may have it; and what a revision shares with another one, those have who have published that.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from types import MappingProxyType
 
 from xxhash import xxh3_128_digest
 
-from agent.peers.ranking import PeerId, PieceId, ancestors, depth, former_owners
+from agent.peers.ranking import PeerId, PieceId, ancestors, demote, depth, former_owners
 from agent.peers.tuning import SwarmTuning
 
 
@@ -76,18 +77,22 @@ def choose(
     *,
     shunned: Set[PeerId] = frozenset(),
     joined: Mapping[PeerId, int] = MappingProxyType({}),
+    tiers: Mapping[PeerId, int] = MappingProxyType({}),
+    earlier: Mapping[PeerId, int] = MappingProxyType({}),
 ) -> Decision:
     """What `me` does now to get `piece`.
 
-    `ranked`: the order of the piece among the peers of the zone and `me`. `shunned`: peers that are not asked for
+    `ranked`: the peers of the zone and `me`, as `rank` sorts them for the piece. `shunned`: peers that are not asked for
     anything (they have lied, could not be reached lately, or are far slower than the others: a slow one would hold up
-    everybody below it). `joined`: in which order they and `me` began with the model, as far as that is known.
+    everybody below it). `joined`: in which order they and `me` began with the model, as far as that is known. `tiers`: see
+    `ranking.demote`. `earlier`: the peers that have other revisions of the model, by revision.
     """
     if len(attempt.failed) >= tuning.attempts:
         return Origin()
     usable = ranked
     if shunned or attempt.failed:
         usable = [peer for peer in ranked if peer == me or (peer not in shunned and peer not in attempt.failed)]
+    usable = demote(usable, tiers)
     position = usable.index(me)
     if attempt.waited >= patience(position, tuning):
         return Origin()
@@ -97,7 +102,8 @@ def choose(
     if holders and (not above or len(holders) * (1 + tuning.fanout) >= len(usable)):
         return _ask_holder(me, piece, above, holders, attempt.busy, tuning)
     if not above:
-        return _before_the_origin(me, usable, attempt.looked, joined, tuning)
+        passed = [peer for peer in ranked[: ranked.index(me)] if peer in usable] if tiers else []
+        return _before_the_origin(me, usable, passed, attempt.looked, joined, earlier, tuning)
     for peer in above:
         if peer not in attempt.busy:
             return Ask(peer)
@@ -105,12 +111,34 @@ def choose(
 
 
 def _before_the_origin(
-    me: PeerId, usable: Sequence[PeerId], looked: Set[PeerId], joined: Mapping[PeerId, int], tuning: SwarmTuning
+    me: PeerId,
+    usable: Sequence[PeerId],
+    passed: Sequence[PeerId],
+    looked: Set[PeerId],
+    joined: Mapping[PeerId, int],
+    earlier: Mapping[PeerId, int],
+    tuning: SwarmTuning,
 ) -> Decision:
+    """`passed`: who would be the owner, were it not so slow, and may have been before that was known."""
     behind = usable[1:]
-    perhaps = (*behind[: tuning.look], *former_owners(behind, joined, joined.get(me, 0)))
+    perhaps = (
+        *behind[: tuning.look],
+        *former_owners(behind, joined, joined.get(me, 0)),
+        *passed,
+        *_one_of_each(behind, earlier, tuning),
+    )
     unknown = tuple(dict.fromkeys(peer for peer in perhaps if peer not in looked))
     return Look(unknown) if unknown else Origin()
+
+
+def _one_of_each(behind: Sequence[PeerId], earlier: Mapping[PeerId, int], tuning: SwarmTuning) -> list[PeerId]:
+    """One peer of each other revision, for what is the same in it: all that have published a revision have all of it."""
+    found: dict[int, PeerId] = {}
+    for peer in behind if earlier else ():
+        revision = earlier.get(peer, 0)
+        if revision and revision not in found and len(found) < tuning.look:
+            found[revision] = peer
+    return list(found.values())
 
 
 def patience(position: int, tuning: SwarmTuning) -> float:

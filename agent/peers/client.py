@@ -8,6 +8,7 @@ and a piece counts only if it has the digest that was announced for it.
 from __future__ import annotations
 
 import http.client
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -58,6 +59,15 @@ class PeerBusy(PeerError):
         super().__init__(message)
         self.progress = progress
         self.held = held
+
+
+class PeerLags(PeerError):
+    """It sends, but far slower than others would: `count` bytes in `seconds`."""
+
+    def __init__(self, count: int, seconds: float) -> None:
+        super().__init__(f"{count} bytes came in {seconds:.1f} s")
+        self.count = count
+        self.seconds = seconds
 
 
 class PeerStranger(PeerError):
@@ -146,13 +156,16 @@ class PeerClient:
         *,
         refuse: Callable[[bytes, Sequence[str]], bool] = lambda digest, via: False,
         count: Callable[[int], None] = lambda count: None,
+        longest: float = math.inf,
     ) -> Received:
         """Fills `sink`, from its position to the end of `piece`, with what the agent of `node` has of `key`.
 
-        `refuse(digest, via)` may turn a piece down before it is read. `count` is told about every byte. Raises PeerError,
-        Cancelled, and what the sink raises; what the sink got before stays there, unless the piece turned out to be wrong.
+        `refuse(digest, via)` may turn a piece down before it is read. `count` is told about every byte. What takes more than
+        `longest` seconds from its first byte is broken off. Raises PeerError, Cancelled, and what the sink raises; what the
+        sink got before stays there, unless the piece turned out to be wrong.
         """
-        whole = sink.position == piece.start
+        first = sink.position
+        whole = first == piece.start
         headers = {"range": f"bytes={sink.position}-{piece.end - 1}"}
         with _Exchange(self, node, address, f"{PREFIX}{key}", headers, cancel) as response:
             _check_status(response, 206)
@@ -178,6 +191,9 @@ class PeerClient:
                     count(got)
                     sink.filled(got)
                     self._limiter.pay(got, cancel)
+                    took = self._clock.monotonic() - began
+                    if took > longest and sink.position < piece.end:
+                        raise PeerLags(sink.position - first, took)
             except PieceMismatch:
                 if whole:
                     raise PeerLied("the bytes it sent do not have the digest it announced for them", digest) from None

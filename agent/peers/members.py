@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from agent.peers.ranking import Peer, PeerId, neighbours
-from agent.peers.standing import Standing, lied, shunned, slow, succeeded, unreachable
+from agent.peers.standing import Standing, lagged, lied, longest, rate_of, shunned, slow, succeeded, unreachable
 from agent.peers.tuning import SwarmTuning
 from agent.transfer.clock import Clock
 
@@ -16,6 +16,8 @@ class PeerAddress(NamedTuple):
     """Another agent, as the controller names it. `address` is host:port.
 
     `later`: when it began with the model, in a count of arrivals: below 0 before this agent, 0 with it, above 0 after it.
+    `tier`: 1 for one that is slow where this agent is not, -1 the other way round, otherwise 0 (see `ranking.demote`).
+    `earlier`: those with the same number, other than 0, have published the same other revision of the model.
     """
 
     node: str
@@ -23,6 +25,8 @@ class PeerAddress(NamedTuple):
     address: str
     complete: bool
     later: int = 0
+    tier: int = 0
+    earlier: int = 0
 
 
 class PeerProblem(NamedTuple):
@@ -34,11 +38,13 @@ class PeerProblem(NamedTuple):
 
 
 class View(NamedTuple):
-    """The members at one moment. `generation` changes whenever somebody comes or goes."""
+    """The members at one moment. `generation` changes whenever pieces get other owners: somebody comes, goes, or is slow."""
 
     generation: int
     addresses: Mapping[PeerId, str]
     joined: Mapping[PeerId, int]
+    tiers: Mapping[PeerId, int]
+    earlier: Mapping[PeerId, int]
     complete: frozenset[PeerId]
     shunned: frozenset[PeerId]
     slow: frozenset[PeerId]
@@ -63,7 +69,7 @@ class Members:
         near = neighbours([Peer(node, peer.zone, peer.complete) for node, peer in known.items()], self._zone)
         with self._lock:
             before, self._peers = self._peers, {peer.node: known[peer.node] for peer in near}
-            if before.keys() != self._peers.keys():
+            if _tiers(before) != _tiers(self._peers) or before.keys() != self._peers.keys():
                 self._generation += 1
             for node, peer in self._peers.items():
                 old = before.get(node)
@@ -74,15 +80,23 @@ class Members:
 
     def view(self) -> View:
         """How things are."""
+        now = self._clock.monotonic()
         with self._lock:
             return View(
                 generation=self._generation,
                 addresses={node: peer.address for node, peer in self._peers.items()},
                 joined={node: peer.later for node, peer in self._peers.items()},
+                tiers=_tiers(self._peers),
+                earlier={node: peer.earlier for node, peer in self._peers.items() if peer.earlier},
                 complete=frozenset(node for node, peer in self._peers.items() if peer.complete),
-                shunned=shunned(self._standings, self._clock.monotonic()),
-                slow=slow(self._standings),
+                shunned=shunned(self._standings, now),
+                slow=slow(self._standings, now),
             )
+
+    def tiers(self) -> Mapping[PeerId, int]:
+        """Who is slow, and is not as slow as this agent; see `ranking.demote`."""
+        with self._lock:
+            return _tiers(self._peers)
 
     def named(self, address: str) -> PeerId | None:
         """The peer at this address."""
@@ -102,7 +116,18 @@ class Members:
     def has_succeeded(self, peer: PeerId, rate: float | None) -> None:
         """It has sent something; `rate` as in `standing.succeeded`."""
         with self._lock:
-            self._standings[peer] = succeeded(self._standings.get(peer, Standing()), rate)
+            self._standings[peer] = succeeded(self._standings.get(peer, Standing()), rate, self._clock.monotonic())
+
+    def lags(self, peer: PeerId, count: int, seconds: float) -> None:
+        """It has sent `count` bytes of a piece in so many seconds, and was given up."""
+        with self._lock:
+            known = self._standings.get(peer, Standing())
+            self._standings[peer] = lagged(known, rate_of(count, seconds), self._clock.monotonic())
+
+    def longest(self, count: int) -> float:
+        """Seconds that a peer may take for `count` bytes; see `standing.longest`."""
+        with self._lock:
+            return longest(self._standings, count)
 
     def is_away(self, peer: PeerId) -> None:
         """It could not be reached, or broke off."""
@@ -115,3 +140,7 @@ class Members:
         with self._lock:
             self._standings[peer] = lied(self._standings.get(peer, Standing()), message)
             self._problems.setdefault(peer, PeerProblem(peer, "WrongContent", message))
+
+
+def _tiers(peers: Mapping[PeerId, PeerAddress]) -> dict[PeerId, int]:
+    return {node: peer.tier for node, peer in peers.items() if peer.tier}

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from heapq import heappop, heappush
+from types import MappingProxyType
 from typing import NamedTuple, NewType
 
 from xxhash import xxh3_128_digest
@@ -54,9 +55,19 @@ def rank(piece: PieceId, peers: Iterable[PeerId]) -> tuple[PeerId, ...]:
     return tuple(sorted(set(peers), key=lambda peer: (xxh3_128_digest(seed + peer.encode()), peer)))
 
 
-def precedes(piece: PieceId, one: PeerId, other: PeerId) -> bool:
+def demote(ranked: Sequence[PeerId], tiers: Mapping[PeerId, int]) -> Sequence[PeerId]:
+    """`ranked`, with those of a higher tier after all those of a lower one (0 for those who are not named).
+
+    The slow ones are of a higher tier (`controller.swarms.laggards`): leaves of the tree, who own nothing as long as anybody
+    else is there. What hangs below a slow link comes as slowly as it does, and in a tree that is a good part of
+    everything. A slow one knows of itself as well, so it does not read as an owner what another one owns now.
+    """
+    return sorted(ranked, key=lambda peer: tiers.get(peer, 0)) if tiers else ranked
+
+
+def precedes(piece: PieceId, one: PeerId, other: PeerId, tiers: Mapping[PeerId, int] = MappingProxyType({})) -> bool:
     """Whether `one` ranks before `other`, whoever else there is."""
-    return rank(piece, (one, other))[0] == one and one != other
+    return demote(rank(piece, (one, other)), tiers)[0] == one and one != other
 
 
 def former_owners(behind: Sequence[PeerId], joined: Mapping[PeerId, int], mine: int) -> Iterator[PeerId]:

@@ -10,16 +10,15 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from dataclasses import replace
 
-from agent.peers import blame
 from agent.peers.asking import Ask, Look, Origin, Wait, choose
 from agent.peers.client import (
     PeerAway,
     PeerBusy,
     PeerClient,
     PeerError,
+    PeerLags,
     PeerLied,
     PeerRefused,
     PeerSentElsewhere,
@@ -30,7 +29,8 @@ from agent.peers.errand import Errand
 from agent.peers.holdings import Arriving, Holdings
 from agent.peers.keys import ContentKey, key_of, keys_of
 from agent.peers.members import Members, PeerAddress, PeerProblem, View
-from agent.peers.ranking import PeerId, PieceId, precedes, rank, walk
+from agent.peers.mending import SharedFile
+from agent.peers.ranking import PeerId, PieceId, demote, precedes, rank, walk
 from agent.peers.standing import rate_of
 from agent.peers.tuning import DEFAULT_TUNING, SwarmTuning
 from agent.peers.turns import Turns, turns
@@ -44,37 +44,6 @@ from modelcache.manifest import ManifestFile
 
 MENDING_PATIENCE = 0.05
 """Part of the usual patience with peers for pieces that are fetched again."""
-MENDING_LIMIT = 4
-"""How often a wrong file is mended with the help of peers before everything is read from the origin."""
-
-
-class _Bad(NamedTuple):
-    """A piece that may be bad: what it was, which way it came, and whom it must not come from again."""
-
-    digest: bytes
-    via: tuple[str, ...]
-    avoided: frozenset[str]
-
-
-@dataclass
-class _File:
-    """A file under way."""
-
-    key: ContentKey
-    file: ManifestFile
-    arriving: Arriving
-    mending: int = 0
-    """How often the whole was wrong."""
-    avoided: frozenset[str] = frozenset()
-    """Nodes through which nothing of this file may come any more."""
-    bad: dict[int, _Bad] = field(default_factory=dict)
-    """Pieces that are fetched again."""
-    claims: dict[str, dict[int, bytes]] = field(default_factory=dict)
-    """The digests that nodes gave when they were asked because the whole was wrong."""
-    asked: bool = False
-    probed: bool = False
-    alone: bool = False
-    """Peers could not help: everything comes from the origin now."""
 
 
 class _Fetch:
@@ -115,7 +84,7 @@ class Swarm:
         self._began = clock.monotonic()
         self._turns = Turns()
         self._lock = threading.Lock()
-        self._files: dict[str, _File] = {}
+        self._files: dict[str, SharedFile] = {}
         self._positions: Mapping[PieceId, int] = {}
         self._wanted: deque[int] = deque()
         """Positions in the walk of pieces that others have asked for."""
@@ -167,10 +136,12 @@ class Swarm:
             partial,
             progress=lambda: self._origin_bytes,
             wanted=lambda index: self._want(PieceId(key, index)),
-            defers=lambda index, node: precedes(PieceId(key, index), PeerId(node), self._me),
+            defers=lambda index, node: precedes(
+                PieceId(key, index), PeerId(node), self._me, self._members.view().tiers
+            ),
         )
         with self._lock:
-            self._files[file.path] = _File(key, file, arriving)
+            self._files[file.path] = SharedFile(key, file, arriving, self._members, self._client, self._me)
         self._holdings.begin(keys_of(file), arriving)
 
     def arrived(self, file: ManifestFile) -> None:
@@ -188,40 +159,13 @@ class Swarm:
             self._holdings.end(keys_of(file), entry.arriving)
             # One that is given up is not compared with anything.
             if self._holdings.is_blob(entry.key, file.size):
-                self._find_guilty(entry, verified=True)
+                entry.find_guilty(verified=True)
 
     def suspects(self, file: ManifestFile, cancel: CancelToken) -> Collection[int]:
-        """See Overlay. The stages are those of `agent.peers.blame`."""
+        """See Overlay."""
         with self._lock:
             entry = self._files.get(file.path)
-        if entry is None:
-            return ()
-        self._find_guilty(entry, verified=False)
-        partial = entry.arriving.partial
-        mine = {
-            index: digest for index in range(partial.pieces) if (digest := partial.proven_digest(index)) is not None
-        }
-        via = {index: path for index in mine if (path := entry.arriving.via(index))}
-        entry.mending += 1
-        if not via or entry.mending > MENDING_LIMIT:
-            entry.alone = True
-            return ()
-        entry.avoided |= self._members.liars()
-        chosen = blame.through(via, entry.avoided)
-        if not chosen and not entry.asked:
-            entry.asked = True
-            self._ask_digests(entry, {path[0] for path in via.values()}, cancel)
-            entry.avoided |= blame.culprits(blame.disputed(mine, via, entry.claims).values())
-            chosen = blame.through(via, entry.avoided)
-        known = bool(chosen)
-        if not chosen and not entry.probed:
-            entry.probed = True
-            chosen = blame.probes(via)
-        chosen = chosen or frozenset(via)
-        for index in chosen:
-            avoided = frozenset() if known else frozenset(via[index][:1])
-            entry.bad[index] = _Bad(mine[index], via[index], avoided)
-        return chosen
+        return entry.suspects(cancel) if entry is not None else ()
 
     # The source
 
@@ -237,9 +181,8 @@ class Swarm:
             for index in range(piece.number, -(-sink.end // partial.piece_bytes)):
                 entry.arriving.came(index, ())
             return self._read_origin(file, sink, cancel)
-        former = entry.bad.get(piece.number)
-        avoided = entry.avoided | (former.avoided if former is not None else frozenset())
-        fetch = _Fetch(Errand(self._clock.monotonic(), self._tuning, map(PeerId, avoided)))
+        avoided = map(PeerId, entry.avoided(piece.number))
+        fetch = _Fetch(Errand(self._clock.monotonic(), self._tuning, avoided))
         while not self._step(entry, piece, sink, fetch, cancel):
             cancel.check()
         return None
@@ -251,7 +194,7 @@ class Swarm:
 
     # One step
 
-    def _step(self, entry: _File, piece: Piece, sink: Sink, fetch: _Fetch, cancel: CancelToken) -> bool:
+    def _step(self, entry: SharedFile, piece: Piece, sink: Sink, fetch: _Fetch, cancel: CancelToken) -> bool:
         """Does what is right now for one piece; whether it is there then."""
         view = self._members.view()
         name = PieceId(entry.key, piece.number)
@@ -261,9 +204,11 @@ class Swarm:
             name,
             rank(name, [*view.addresses, self._me]),
             fetch.errand.attempt(*self._bitmaps(entry, piece.number, view, now), now),
-            self._mending_tuning if piece.number in entry.bad else self._tuning,
+            self._mending_tuning if entry.is_mended(piece.number) else self._tuning,
             shunned=view.shunned | view.slow,
             joined=view.joined,
+            tiers=view.tiers,
+            earlier=view.earlier,
         )
         match decision:
             case Ask(peer):
@@ -279,7 +224,7 @@ class Swarm:
             case Origin():
                 return self._take_turn(entry, piece, sink, view, fetch, cancel)
 
-    def _bitmaps(self, entry: _File, index: int, view: View, now: float) -> tuple[Set[PeerId], Set[PeerId]]:
+    def _bitmaps(self, entry: SharedFile, index: int, view: View, now: float) -> tuple[Set[PeerId], Set[PeerId]]:
         """Who has a piece, and of whom that is known, as far as anybody has told lately."""
         holders, looked = set(view.complete), set(view.complete)
         with self._lock:
@@ -294,7 +239,14 @@ class Swarm:
         return holders, looked
 
     def _ask(
-        self, peer: PeerId, address: str, entry: _File, piece: Piece, sink: Sink, fetch: _Fetch, cancel: CancelToken
+        self,
+        peer: PeerId,
+        address: str,
+        entry: SharedFile,
+        piece: Piece,
+        sink: Sink,
+        fetch: _Fetch,
+        cancel: CancelToken,
     ) -> bool:
         """Asks a peer, and those that it sends us to."""
         for _ in range(self._tuning.redirects + 1):
@@ -320,15 +272,20 @@ class Swarm:
         return False
 
     def _receive(
-        self, peer: PeerId, address: str, entry: _File, piece: Piece, sink: Sink, fetch: _Fetch, cancel: CancelToken
+        self,
+        peer: PeerId,
+        address: str,
+        entry: SharedFile,
+        piece: Piece,
+        sink: Sink,
+        fetch: _Fetch,
+        cancel: CancelToken,
     ) -> None:
         """Fills the sink from one peer. Raises PeerError."""
         position = sink.position
-        former = entry.bad.get(piece.number)
-        refused = entry.avoided | self._members.liars() | (former.avoided if former is not None else frozenset())
 
         def refuse(digest: bytes, via: Sequence[str]) -> bool:
-            if not refused.isdisjoint(via) or self._me in via[:-1]:
+            if not entry.accepts(piece.number, via):
                 return True
             # Before the last byte: from then on others may ask where the piece came from.
             entry.arriving.came(piece.number, (*via[:-1], peer))
@@ -341,14 +298,15 @@ class Swarm:
                 self._peer_bytes += number
 
         received = self._client.fetch(
-            peer, address, entry.key, entry.file.size, piece, sink, cancel, refuse=refuse, count=count
-        )
+            peer, address, entry.key, entry.file.size, piece, sink, cancel, refuse=refuse, count=count,
+            longest=self._members.longest(piece.end - position),
+        )  # fmt: skip
         # Pieces of one size are compared, and nothing else.
         whole = piece.end - position == entry.arriving.partial.piece_bytes
         self._members.has_succeeded(peer, rate_of(piece.end - position, received.seconds) if whole else None)
 
     def _insists(
-        self, peer: PeerId, address: str, entry: _File, index: int, digest: bytes, cancel: CancelToken
+        self, peer: PeerId, address: str, entry: SharedFile, index: int, digest: bytes, cancel: CancelToken
     ) -> bool:
         """Whether a peer still announces `digest` for a piece.
 
@@ -360,7 +318,7 @@ class Swarm:
             return False
         return holding.digests.get(index) == digest
 
-    def _note(self, peer: PeerId, entry: _File, errand: Errand, error: PeerError, asked_at: float) -> None:
+    def _note(self, peer: PeerId, entry: SharedFile, errand: Errand, error: PeerError, asked_at: float) -> None:
         """Remembers what went wrong with a peer that was asked at `asked_at`."""
         now = self._clock.monotonic()
         match error:
@@ -373,13 +331,16 @@ class Swarm:
             case PeerLied():
                 errand.failed(peer)
                 self._members.has_lied(peer, f"{entry.file.path}: {error}.")
+            case PeerLags():
+                errand.failed(peer)
+                self._members.lags(peer, error.count, error.seconds)
             case PeerAway():
                 errand.failed(peer)
                 self._members.is_away(peer)
             case _:
                 errand.lacks(peer, now, early=now - self._began < self._tuning.grace)
 
-    def _look(self, peer: PeerId, address: str, entry: _File, cancel: CancelToken) -> bool:
+    def _look(self, peer: PeerId, address: str, entry: SharedFile, cancel: CancelToken) -> bool:
         """Asks a peer which pieces of the file it has; False when it should be asked again soon."""
         holding = None
         try:
@@ -398,7 +359,7 @@ class Swarm:
         return True
 
     def _take_turn(
-        self, entry: _File, piece: Piece, sink: Sink, view: View, fetch: _Fetch, cancel: CancelToken
+        self, entry: SharedFile, piece: Piece, sink: Sink, view: View, fetch: _Fetch, cancel: CancelToken
     ) -> bool:
         """Reads a piece from the origin, unless somebody came or went while it waited for its turn."""
         limit = turns(len(view.addresses) + 1, self._connections, self._tuning)
@@ -421,46 +382,6 @@ class Swarm:
         with self._lock:
             self._origin_bytes += count
 
-    # Mending
-
-    def _ask_digests(self, entry: _File, nodes: Collection[str], cancel: CancelToken) -> None:
-        """Asks nodes which digests their pieces of a file have."""
-        addresses = self._members.view().addresses
-        for node in sorted(nodes):
-            address = addresses.get(PeerId(node))
-            if address is None:
-                continue
-            try:
-                holding = self._client.holding(node, address, entry.key, entry.file.size, cancel, digests=True)
-            except PeerError:
-                continue
-            if holding.piece_bytes == entry.arriving.partial.piece_bytes:
-                entry.claims[node] = dict(holding.digests)
-
-    def _find_guilty(self, entry: _File, *, verified: bool) -> None:
-        """Compares what was fetched again with what it was before: suspects, and drops whoever is certain to be to blame.
-
-        `verified`: the file has its digest now, so the newer piece is the right one. Before that it is so only for what
-        this agent has read from the origin itself; otherwise one of the nodes on either way is to blame.
-        """
-        ways, liars = {}, self._members.liars()
-        for index, (digest, via, _) in entry.bad.items():
-            found = entry.arriving.partial.proven_digest(index)
-            newer = entry.arriving.via(index)
-            if found is None or found == digest or not liars.isdisjoint((*via, *newer)):
-                continue
-            if verified or not newer:
-                # Whoever read the right bytes from the origin did not spoil them.
-                innocent = entry.claims.get(via[0], {}).get(index) == found
-                ways[index] = (via[1:] or via) if innocent else via
-            else:
-                ways[index] = (*via, *newer)
-        entry.avoided |= blame.culprits(ways.values())
-        for node in blame.convicted(ways.values()) - {self._me}:
-            pieces = sorted(index for index, way in ways.items() if node in way)
-            message = f"{entry.file.path}: {len(pieces)} pieces that came through it, the first of them {pieces[0]}, were not "
-            self._members.has_lied(PeerId(node), message + "what the origin has.")
-
     def _want(self, piece: PieceId) -> None:
         """Somebody waits for a piece."""
         with self._lock:
@@ -469,4 +390,5 @@ class Swarm:
             self._wanted.append(position)
 
     def _own_rank(self, piece: PieceId) -> int:
-        return rank(piece, [*self._members.view().addresses, self._me]).index(self._me)
+        view = self._members.view()
+        return demote(rank(piece, [*view.addresses, self._me]), view.tiers).index(self._me)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterator, Set
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from agent.peers.errand import Errand
 from agent.peers.ranking import PeerId, walk
 from agent.peers.standing import Standing
 from agent.peers.turns import turns
+from agent.progress import RateMeter
 from agent.transfer.downloader import TransferSettings
 from benchmarks.swarm.network import Flow, Link
 from benchmarks.swarm.scenario import Fate
@@ -29,6 +31,8 @@ class Fetch:
     """A piece that an agent has set out for."""
 
     piece: int
+    left: float
+    """Bytes that have not come yet."""
     errand: Errand
     asked_at: float = 0.0
     redirects: int = 0
@@ -73,6 +77,7 @@ class Node:
         self._order: Iterator[int] = iter(())
         self._wanted: deque[int] = deque()
         """Pieces that others have asked for."""
+        self.meter = RateMeter()
         self._standings: dict[PeerId, Standing] = {}
         self._bitmaps: dict[PeerId, tuple[float, int]] = {}
         self._waiting_turn: deque[tuple[Fetch, View]] = deque()
@@ -86,6 +91,16 @@ class Node:
         """Requests for pieces that are here, waiting for a free upload."""
         self._served: dict[int, list[PeerId]] = {}
         self._redirected: dict[int, int] = {}
+
+    @property
+    def is_downloading(self) -> bool:
+        """Whether it has begun and not finished."""
+        return self.joined is not None and self.finished is None and not self.dead
+
+    def bytes_done(self) -> int:
+        """Of the model, as the agent reports them."""
+        coming = sum(f.left - f.flow.left_at(self.now) for f in self._fetches.values() if f.flow is not None)
+        return int((self.world.count - self._missing) * self.world.scenario.piece_bytes + coming)
 
     @property
     def view(self) -> View:
@@ -115,7 +130,7 @@ class Node:
             piece = next(self._order, None)
             if piece is None:
                 return
-            self._fetches[piece] = fetch = Fetch(piece, Errand(self.now, self.world.tuning))
+            self._fetches[piece] = fetch = Fetch(piece, self.world.sizes[piece], Errand(self.now, self.world.tuning))
             self._decide(fetch)
 
     def _decide(self, fetch: Fetch) -> None:
@@ -134,6 +149,7 @@ class Node:
             world.tuning,
             shunned=self._shunned(now),
             joined=view.joined,
+            tiers=view.tiers,
         )
         match decision:
             case Ask(peer):
@@ -152,7 +168,7 @@ class Node:
 
     def _shunned(self, now: float) -> Set[PeerId]:
         shunned = standing.shunned(self._standings, now) if self.world.troubled else frozenset[PeerId]()
-        return shunned | standing.slow(self._standings) if self.world.uneven else shunned
+        return shunned | standing.slow(self._standings, now) if self.world.uneven else shunned
 
     def _ask(self, fetch: Fetch, peer: PeerId) -> None:
         fetch.asked_at = self.now
@@ -186,8 +202,8 @@ class Node:
             fetch, before = self._waiting_turn.popleft()
             if self._fetches.get(fetch.piece) is not fetch:
                 continue
-            if before.joined.keys() != view.joined.keys():
-                # Somebody came or went while it waited.
+            if before.joined.keys() != view.joined.keys() or before.tiers != view.tiers:
+                # Somebody came or went while it waited, or another one owns it now.
                 self._reading &= ~(1 << fetch.piece)
                 self._decide(fetch)
                 continue
@@ -250,10 +266,34 @@ class Node:
             return
         if self.world.uneven or known.failures:
             size = self.world.sizes[fetch.piece]
-            whole = size == self.world.scenario.piece_bytes
+            whole = size == fetch.left == self.world.scenario.piece_bytes
             rate = standing.rate_of(int(size), self.now - flow.started) if whole else None
-            self._standings[peer.name] = standing.succeeded(known, rate)
+            self._standings[peer.name] = standing.succeeded(known, rate, self.now)
         self._arrived(fetch)
+
+    def watch(self, flow: Flow, request: Request, peer: Node) -> None:
+        """A piece begins to come from a peer: it may take so long and no longer."""
+        if self.world.uneven:
+            seconds = standing.longest(self._standings, int(request.fetch.left))
+            if seconds < math.inf:
+                self.world.network.after(seconds, self._break_off, (flow, request, peer))
+
+    def _break_off(self, argument: tuple[Flow, Request, Node]) -> None:
+        """Had better come from somebody else."""
+        flow, request, peer = argument
+        fetch = request.fetch
+        if flow.ended or fetch.flow is not flow or self.dead:
+            return
+        self.world.counts["broken off, slow"] += 1
+        self.world.network.cut(flow)
+        peer._lost(flow)
+        left = flow.left_at(self.now)
+        rate = standing.rate_of(int(fetch.left - left), self.now - flow.started)
+        self._standings[peer.name] = standing.lagged(self._standings.get(peer.name, Standing()), rate, self.now)
+        fetch.left = left
+        fetch.flow = fetch.sender = None
+        fetch.errand.failed(peer.name)
+        self._decide(fetch)
 
     def _arrived(self, fetch: Fetch) -> None:
         """A piece is here and good."""
@@ -333,9 +373,10 @@ class Node:
         fetch, asker = request.fetch, request.asker
         if asker.dead or asker._fetches.get(fetch.piece) is not fetch:
             return
-        flow = self.world.network.transfer(self.world.sizes[fetch.piece], self.up, asker.down, self._sent)
+        flow = self.world.network.transfer(fetch.left, self.up, asker.down, self._sent)
         self._uploads[flow] = request
         fetch.flow, fetch.sender = flow, self
+        asker.watch(flow, request, self)
 
     def _sent(self, flow: Flow) -> None:
         """An upload is through."""

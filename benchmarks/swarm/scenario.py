@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from agent.peers.client import CONNECT_SECONDS, STALL_SECONDS
 from agent.peers.ranking import PeerId
+from agent.report import MIN_PROGRESS_SECONDS
 from controller.swarms import peers_interval
 
 MIB = 1 << 20
@@ -37,6 +38,8 @@ class Scenario:
     lying: float = 0.0
     """Agents of which every piece is other bytes than announced."""
     latency: float = 0.0005
+    report_seconds: float = MIN_PROGRESS_SECONDS
+    """Agents tell the controller of their progress so often."""
     detect_seconds: float = 10.0
     """After this time the controller knows that an agent is gone."""
     connect_seconds: float = CONNECT_SECONDS

@@ -7,20 +7,30 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from agent.peers.admission import Answer
-from agent.peers.ranking import PeerId, PieceId, rank
+from agent.peers.ranking import PeerId, PieceId, demote, rank
 from agent.peers.tuning import SwarmTuning
 from benchmarks.swarm.network import Link, Network
 from benchmarks.swarm.node import Node, Request
 from benchmarks.swarm.scenario import Scenario, fates
+from controller.swarms import laggards
 
 
 class View:
     """Who is there in one zone, at one time, as the controller sees it. Shared by all agents that know the same."""
 
-    def __init__(self, world: World, zone: str, joined: Mapping[PeerId, int], complete: frozenset[PeerId]) -> None:
+    def __init__(
+        self,
+        world: World,
+        zone: str,
+        joined: Mapping[PeerId, int],
+        complete: frozenset[PeerId],
+        tiers: Mapping[PeerId, int],
+    ) -> None:
         self.joined = joined
         """The members, with the order in which they came."""
         self.complete = complete
+        self.tiers = tiers
+        """1 for those who are slow."""
         self._world = world
         self._zone = zone
         self._ranked: dict[int, tuple[PeerId, ...]] = {}
@@ -35,18 +45,21 @@ class View:
         return ranked
 
     def rank_of(self, piece: int, peer: PeerId) -> int:
-        """The rank of one peer."""
+        """The rank of one peer, when the slow ones come last."""
         ranks = self._ranks.get(piece)
         if ranks is None:
-            ranks = self._ranks[piece] = {peer: place for place, peer in enumerate(self.ranked(piece))}
+            order = demote(self.ranked(piece), self.tiers)
+            ranks = self._ranks[piece] = {peer: place for place, peer in enumerate(order)}
         return ranks[peer]
 
-    def followed_by(self, joined: Mapping[PeerId, int], complete: frozenset[PeerId]) -> View:
+    def followed_by(
+        self, joined: Mapping[PeerId, int], complete: frozenset[PeerId], tiers: Mapping[PeerId, int]
+    ) -> View:
         """The view after this one; what it has worked out stays where it still holds."""
-        if joined == self.joined and complete == self.complete:
+        if (joined, complete, tiers) == (self.joined, self.complete, self.tiers):
             return self
-        new = View(self._world, self._zone, joined, complete)
-        if joined.keys() == self.joined.keys():
+        new = View(self._world, self._zone, joined, complete, tiers)
+        if joined.keys() == self.joined.keys() and tiers == self.tiers:
             new._ranked, new._ranks = self._ranked, self._ranks
         return new
 
@@ -84,8 +97,9 @@ class World:
         self._joined: dict[str, dict[PeerId, int]] = {zone: {} for zone in zones}
         self._arrivals = 0
         self._complete: dict[str, set[PeerId]] = {zone: set() for zone in zones}
-        self._views = {zone: View(self, zone, {}, frozenset()) for zone in zones}
+        self._views = {zone: View(self, zone, {}, frozenset(), {}) for zone in zones}
         self._newest: dict[PeerId, View] = {}
+        self._slow: dict[str, frozenset[str]] = dict.fromkeys(zones, frozenset())
         self._left = len(self.nodes)
         for fate in chosen:
             self.network.after(fate.joins, self.nodes[fate.name].join, None)
@@ -94,12 +108,19 @@ class World:
         if scenario.joins_seconds == 0.0:
             for zone, names in self._everybody.items():
                 self._joined[zone] = dict.fromkeys(names, 1)
-                self._views[zone] = self._views[zone].followed_by(dict(self._joined[zone]), frozenset())
+                self._views[zone] = self._views[zone].followed_by(dict(self._joined[zone]), frozenset(), {})
         self.network.after(scenario.update_seconds, self._update, None)
+        if self.uneven:
+            self.network.after(scenario.report_seconds, self._report, None)
 
     def run(self) -> bool:
         """Until all living agents are complete; False if that never happens."""
         return self.network.run(lambda: self._left == 0)
+
+    @property
+    def now(self) -> float:
+        """Seconds since the beginning."""
+        return self.network.now
 
     @property
     def finishes(self) -> list[Finish]:
@@ -130,7 +151,9 @@ class World:
             self._arrivals += 1
             joined[node.name] = 1 + self._arrivals
             complete = frozenset(self._complete[node.zone])
-            self._newest[node.name] = self._views[node.zone].followed_by(dict(joined), complete)
+            self._newest[node.name] = self._views[node.zone].followed_by(
+                dict(joined), complete, self._views[node.zone].tiers
+            )
 
     def died(self, node: Node) -> None:
         """The controller notices after a while."""
@@ -145,9 +168,22 @@ class World:
     def _miss(self, node: Node) -> None:
         del self._joined[node.zone][node.name]
 
+    def _report(self, _: object) -> None:
+        """All agents report how fast they are, and the controller compares them."""
+        rates: dict[str, dict[str, float]] = {zone: {} for zone in self._views}
+        for node in self.nodes.values():
+            rate = node.meter.sample(self.now, node.bytes_done()) if node.is_downloading else 0
+            if rate:
+                rates[node.zone][node.name] = rate
+        for zone, found in rates.items():
+            self._slow[zone] = laggards(self._slow[zone], found)
+        if self._left:
+            self.network.after(self.scenario.report_seconds, self._report, None)
+
     def _update(self, _: object) -> None:
         for zone, view in self._views.items():
-            self._views[zone] = view.followed_by(dict(self._joined[zone]), frozenset(self._complete[zone]))
+            tiers = dict.fromkeys(map(PeerId, self._slow[zone]), 1)
+            self._views[zone] = view.followed_by(dict(self._joined[zone]), frozenset(self._complete[zone]), tiers)
         self._newest.clear()
         if self._left:
             self.network.after(self.scenario.update_seconds, self._update, None)

@@ -824,6 +824,7 @@ class DesiredModel(_message.Message):
     PEERS_FIELD_NUMBER: _builtins.int
     KEEP_PEERS_FIELD_NUMBER: _builtins.int
     JOINED_FIELD_NUMBER: _builtins.int
+    SLOW_FIELD_NUMBER: _builtins.int
     TRACE_FIELD_NUMBER: _builtins.int
     RETAIN_FIELD_NUMBER: _builtins.int
     PINNED_FIELD_NUMBER: _builtins.int
@@ -841,6 +842,8 @@ class DesiredModel(_message.Message):
     """The controller has not heard from all agents of the model since it started: peers that are known from before stay."""
     joined: _builtins.int
     """When this agent began with the model, to be compared with `joined` of its peers."""
+    slow: _builtins.bool
+    """This agent is far slower than the others of its zone."""
     trace: _builtins.str
     """Which change of the DynamoModel this follows from: for log lines, and nothing else."""
     retain: _builtins.bool
@@ -879,6 +882,7 @@ class DesiredModel(_message.Message):
         peers: _abc.Iterable[Global___Peer] | None = ...,
         keep_peers: _builtins.bool = ...,
         joined: _builtins.int = ...,
+        slow: _builtins.bool = ...,
         trace: _builtins.str = ...,
         retain: _builtins.bool = ...,
         pinned: _builtins.bool = ...,
@@ -887,7 +891,7 @@ class DesiredModel(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "credential", b"credential", "listing", b"listing", "model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "attempt", b"attempt", "credential", b"credential", "hub_ref", b"hub_ref", "joined", b"joined", "keep_peers", b"keep_peers", "listing", b"listing", "manifest_digest", b"manifest_digest", "model", b"model", "peers", b"peers", "pinned", b"pinned", "retain", b"retain", "trace", b"trace", "tree_digest", b"tree_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "attempt", b"attempt", "credential", b"credential", "hub_ref", b"hub_ref", "joined", b"joined", "keep_peers", b"keep_peers", "listing", b"listing", "manifest_digest", b"manifest_digest", "model", b"model", "peers", b"peers", "pinned", b"pinned", "retain", b"retain", "slow", b"slow", "trace", b"trace", "tree_digest", b"tree_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1032,12 +1036,18 @@ class Peer(_message.Message):
     ADDRESS_FIELD_NUMBER: _builtins.int
     COMPLETE_FIELD_NUMBER: _builtins.int
     JOINED_FIELD_NUMBER: _builtins.int
+    SLOW_FIELD_NUMBER: _builtins.int
+    EARLIER_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     zone: _builtins.str
     address: _builtins.str
     complete: _builtins.bool
     joined: _builtins.int
     """Agents with a higher number began with the model later than those with a lower one. All that begin together have the same."""
+    slow: _builtins.bool
+    """It is far slower than the others of its zone: agents turn to it last, and it owns nothing."""
+    earlier: _builtins.int
+    """It has published another revision of the model, the same as all with this number. 0: none, as far as is known."""
     def __init__(
         self,
         *,
@@ -1046,10 +1056,12 @@ class Peer(_message.Message):
         address: _builtins.str = ...,
         complete: _builtins.bool = ...,
         joined: _builtins.int = ...,
+        slow: _builtins.bool = ...,
+        earlier: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "complete", b"complete", "joined", b"joined", "node", b"node", "zone", b"zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "complete", b"complete", "earlier", b"earlier", "joined", b"joined", "node", b"node", "slow", b"slow", "zone", b"zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -28,6 +28,24 @@ def test_an_owner_that_came_later_also_looks_at_those_who_owned_the_piece_before
     assert decision == Look((*RANKED[1:5], RANKED[6]))
 
 
+def test_a_slow_owner_gives_way_to_the_next_who_looks_at_it_first() -> None:
+    tiers = {RANKED[0]: 1}
+    decision = choose(RANKED[1], PIECE, RANKED, Attempt(), DEFAULT_TUNING, tiers=tiers)
+    assert decision == Look((*RANKED[2:6], RANKED[0]))
+    looked = Attempt(looked=EVERYBODY)
+    assert choose(RANKED[1], PIECE, RANKED, looked, DEFAULT_TUNING, tiers=tiers) == Origin()
+    decision = choose(RANKED[0], PIECE, RANKED, looked, DEFAULT_TUNING, tiers=tiers)
+    assert isinstance(decision, Ask), "it knows of itself that it is slow"
+    asked = {choose(peer, PIECE, RANKED, looked, DEFAULT_TUNING, tiers=tiers) for peer in RANKED[2:]}
+    assert Ask(RANKED[0]) not in asked, "nobody hangs below it"
+
+
+def test_the_owner_looks_at_one_peer_of_each_other_revision() -> None:
+    earlier = {RANKED[5]: 2, RANKED[6]: 2}
+    decision = choose(RANKED[0], PIECE, RANKED, Attempt(), DEFAULT_TUNING, earlier=earlier)
+    assert decision == Look((*RANKED[1:5], RANKED[5]))
+
+
 def test_others_ask_their_parent_and_when_it_is_busy_those_above_it() -> None:
     assert choose(RANKED[5], PIECE, RANKED, Attempt(), DEFAULT_TUNING) == Ask(RANKED[2])
     busy = Attempt(busy={RANKED[2]})

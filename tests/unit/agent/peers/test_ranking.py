@@ -8,7 +8,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.peers.ranking import PeerId, PieceId, ancestors, depth, former_owners, precedes, rank, walk
+from agent.peers.ranking import PeerId, PieceId, ancestors, demote, depth, former_owners, precedes, rank, walk
 from agent.peers.tuning import DEFAULT_TUNING
 
 PIECES = [PieceId("sha256:" + "0" * 64, number) for number in range(64)]
@@ -27,6 +27,20 @@ def test_two_peers_compare_as_they_rank(piece: PieceId, present: set[PeerId]) ->
     ranked = rank(piece, present)
     assert all(precedes(piece, one, other) for one, other in pairwise(ranked))
     assert not precedes(piece, ranked[0], ranked[0])
+
+
+@given(piece, peers, st.dictionaries(st.sampled_from(PEERS), st.integers(-1, 1)))
+def test_the_slow_come_last_and_among_each_other_as_before(
+    piece: PieceId, present: set[PeerId], tiers: dict[PeerId, int]
+) -> None:
+    ranked = rank(piece, present)
+    order = demote(ranked, tiers)
+    assert set(order) == present
+    for one, other in pairwise(order):
+        before, after = tiers.get(one, 0), tiers.get(other, 0)
+        assert before < after or (before == after and ranked.index(one) < ranked.index(other))
+        assert precedes(piece, one, other, tiers)
+        assert not precedes(piece, other, one, tiers)
 
 
 def test_every_peer_owns_its_share() -> None:

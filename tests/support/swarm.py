@@ -36,7 +36,7 @@ from tests.support.origin import Origin
 
 MODEL = ObjectKey("default", "model")
 QUICK = replace(DEFAULT_TUNING, hold=1.0, retry=0.05, cooling_base=0.2, grace=60.0)
-"""The decisions of production, with shorter waits where they are for others, and a longer one where a busy machine is slow to begin."""
+"""The decisions of production, with shorter waits; `grace` is longer, because a busy machine may be slow to begin."""
 
 
 class Member:

@@ -7,7 +7,7 @@ PACKAGES := modelcache controller agent local cli tests
 # Without pip's own index settings the lock decides what is installed: every file must match one of its hashes.
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: install demo test lint types unit format lock proto crd docs clean
+.PHONY: install olah demo test lint types unit format lock proto crd docs clean
 
 # A stamp named by the content of everything that decides what is installed: a second run starts at once, and a
 # change of any lock installs again.
@@ -21,6 +21,17 @@ $(STAMP):
 	$(PIP) install --quiet --require-hashes --no-deps -r requirements/demo.lock
 	$(PIP) install --quiet --no-deps --no-build-isolation -e .
 	rm -f $(VENV)/installed-*
+	touch $@
+
+# A server that tests talk to, and whose dependencies must not mix with ours: an environment of its own.
+OLAH := $(VENV)/olah/installed-$(shell sha256sum requirements/olah.lock | cut -c1-16)
+
+olah: $(OLAH)
+
+$(OLAH): | install
+	test -x $(VENV)/olah/bin/python || $(BIN)/python -m venv $(VENV)/olah
+	$(VENV)/olah/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes -r requirements/olah.lock
+	rm -f $(VENV)/olah/installed-*
 	touch $@
 
 demo: install
@@ -38,7 +49,7 @@ lint: install
 types: install
 	$(BIN)/mypy
 
-unit: install
+unit: install olah
 	$(BIN)/pytest -n 2 --dist worksteal
 
 format: install
@@ -56,6 +67,8 @@ lock: install
 		-o requirements/demo.lock requirements/demo.in
 	$(BIN)/uv pip compile --upgrade --universal --python-version 3.11 --generate-hashes --no-header -q \
 		-o requirements/build.lock requirements/build.in
+	$(BIN)/uv pip compile --upgrade --universal --python-version 3.11 --generate-hashes --no-header -q \
+		-o requirements/olah.lock requirements/olah.in
 
 proto: install
 	$(BIN)/python -m modelcache.rpc.generate

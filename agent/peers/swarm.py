@@ -39,7 +39,7 @@ from agent.transfer.cancel import CancelToken
 from agent.transfer.clock import Clock
 from agent.transfer.partial import PartialFile
 from agent.transfer.pieces import Piece
-from agent.transfer.source import PieceSource, Sink
+from agent.transfer.source import PieceSource, RangesIgnored, Sink
 from modelcache.manifest import ManifestFile
 
 MENDING_PATIENCE = 0.05
@@ -90,6 +90,8 @@ class Swarm:
         """Positions in the walk of pieces that others have asked for."""
         self._looks: dict[tuple[PeerId, ContentKey], tuple[float, Holding | None]] = {}
         self._origin: PieceSource | None = None
+        self._whole = False
+        """The origin gives whole files only, as far as was seen. Then a file has one owner, that of its first piece."""
         self._peer_bytes = 0
         self._origin_bytes = 0
 
@@ -137,7 +139,7 @@ class Swarm:
             progress=lambda: self._origin_bytes,
             wanted=lambda index: self._want(PieceId(key, index)),
             defers=lambda index, node: precedes(
-                PieceId(key, index), PeerId(node), self._me, self._members.view().tiers
+                self._owned_as(PieceId(key, index)), PeerId(node), self._me, self._members.view().tiers
             ),
         )
         with self._lock:
@@ -202,7 +204,7 @@ class Swarm:
         decision = choose(
             self._me,
             name,
-            rank(name, [*view.addresses, self._me]),
+            rank(self._owned_as(name), [*view.addresses, self._me]),
             fetch.errand.attempt(*self._bitmaps(entry, piece.number, view, now), now),
             self._mending_tuning if entry.is_mended(piece.number) else self._tuning,
             shunned=view.shunned | view.slow,
@@ -361,7 +363,12 @@ class Swarm:
     def _take_turn(
         self, entry: SharedFile, piece: Piece, sink: Sink, view: View, fetch: _Fetch, cancel: CancelToken
     ) -> bool:
-        """Reads a piece from the origin, unless somebody came or went while it waited for its turn."""
+        """Reads a piece from the origin, unless somebody came or went while it waited for its turn.
+
+        Raises RangesIgnored when this agent is to read the whole file, beginning anew.
+        """
+        if self._whole and entry.arriving.partial.pieces > 1:
+            raise RangesIgnored
         limit = turns(len(view.addresses) + 1, self._connections, self._tuning)
         with entry.arriving.reads(piece.number), self._turns.turn(limit, cancel):
             if self._members.view().generation != view.generation:
@@ -371,7 +378,13 @@ class Swarm:
                 sink.restart()
                 fetch.from_peer = False
             entry.arriving.came(piece.number, ())
-            self._read_origin(entry.file, sink, cancel)
+            try:
+                self._read_origin(entry.file, sink, cancel)
+            except RangesIgnored:
+                # Who is to read is another question now, and must be for all pieces of the file at once: two agents that
+                # each own a piece would both read everything, and wait for each other before they begin.
+                self._whole = True
+                return False
         return True
 
     def _read_origin(self, file: ManifestFile, sink: Sink, cancel: CancelToken) -> None:
@@ -391,4 +404,8 @@ class Swarm:
 
     def _own_rank(self, piece: PieceId) -> int:
         view = self._members.view()
-        return demote(rank(piece, [*view.addresses, self._me]), view.tiers).index(self._me)
+        return demote(rank(self._owned_as(piece), [*view.addresses, self._me]), view.tiers).index(self._me)
+
+    def _owned_as(self, piece: PieceId) -> PieceId:
+        """The piece whose owner this one has."""
+        return piece._replace(number=0) if self._whole else piece

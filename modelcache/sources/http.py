@@ -9,7 +9,8 @@ the server's ETag, or else its Last-Modified: each request carries it as a condi
 server that sends neither cannot be used for a single file.
 
 Files are read by ranges, over several connections and resumable. From a server that ignores `Range` a file is read in one go,
-by one connection, and from its beginning again after an interruption; nothing else differs.
+by one connection, and from its beginning again after an interruption; of several nodes one reads it, and the others have it
+from there. Nothing else differs.
 
 Redirects are followed, within https for https; the credential goes to the first host only. Keys of a Secret: `token` (bearer),
 or `username` and `password` (basic). Certificate authorities: see `modelcache.sources.tls`.

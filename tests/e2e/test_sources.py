@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import secrets
@@ -14,6 +15,7 @@ import pytest
 from tests.support.api import Api
 from tests.support.cluster import CacheCluster, HubProcess, Model, tree_of
 from tests.support.nginx import Nginx, nginx
+from tests.support.olah import Olah, olah
 from tests.support.s3 import S3, nanio
 
 pytestmark = [pytest.mark.e2e, pytest.mark.conformance]
@@ -25,6 +27,8 @@ FILES = {
     "sub dir/ünï.txt": b"x" * 1000,
     "model.safetensors": os.urandom(3_000_000),
 }
+MIRRORED = {**FILES, "more.safetensors": os.urandom(20_000_000)}
+"""Several pieces, from a mirror that does not know ranges."""
 NOWHERE = {"nodeLocal": {"nodeSelector": {"nobody": "has-it"}}}
 EVERYWHERE = {"nodeLocal": {"nodeSelector": {"nobody": None}}}
 
@@ -42,19 +46,32 @@ def flip(path: Path) -> None:
     path.write_bytes(content)
 
 
+def summed(folder: Path) -> Path:
+    """`folder`, with what the real sha256sum says about it."""
+    paths = [str(path.relative_to(folder)) for path in sorted(folder.rglob("*")) if path.is_file()]
+    sums = subprocess.run(["sha256sum", *paths], cwd=folder, capture_output=True, check=True).stdout
+    (folder / "SHA256SUMS").write_bytes(sums)
+    return folder
+
+
 @pytest.fixture
 def share(tmp_path: Path) -> Path:
     """A directory that is on every node, as a mounted share is."""
+    summed(write(tmp_path / "share" / "summed"))
     return write(tmp_path / "share" / "llama").parent
+
+
+@pytest.fixture
+def mirror(tmp_path: Path) -> Iterator[Olah]:
+    with olah(tmp_path / "olah") as server:
+        server.commit("org/llama", MIRRORED)
+        yield server
 
 
 @pytest.fixture
 def web(tmp_path: Path) -> Iterator[Nginx]:
     with nginx(tmp_path / "web", CANARY) as server:
-        folder = write(server.root / "llama")
-        paths = [str(path.relative_to(folder)) for path in sorted(folder.rglob("*")) if path.is_file()]
-        sums = subprocess.run(["sha256sum", *paths], cwd=folder, capture_output=True, check=True).stdout
-        (folder / "SHA256SUMS").write_bytes(sums)
+        summed(write(server.root / "llama"))
         yield server
 
 
@@ -70,13 +87,14 @@ def s3(tmp_path: Path) -> Iterator[S3]:
 @pytest.fixture
 def cluster(
     installed: None, api: Api, kubeconfig: Path, tmp_path: Path, hub: HubProcess, web: Nginx, share: Path,
-    namespace: str, request: pytest.FixtureRequest,
+    mirror: Olah, namespace: str, request: pytest.FixtureRequest,
 ) -> Iterator[CacheCluster]:  # fmt: skip
-    """Three nodes that have the share, and one claim of the namespace mounted."""
+    """Three nodes that have the share, and one claim of the namespace mounted; their hub is the mirror."""
     claims = tmp_path / "claims"
     write(claims / namespace / "weights" / "llama")
     write(claims / "another-tenant" / "secret")
-    environment = {**web.environ, "MODELCACHE_FILE_ROOTS": str(share), "MODELCACHE_CLAIMS": str(claims)}
+    environment = {**web.environ, "HF_ENDPOINT": mirror.url,
+                   "MODELCACHE_FILE_ROOTS": str(share), "MODELCACHE_CLAIMS": str(claims)}  # fmt: skip
     running = CacheCluster(api, kubeconfig, tmp_path / "nodes", hub, environment=environment)
     running.start()
     yield running
@@ -99,7 +117,10 @@ def test_each_source_is_ready_on_three_nodes_and_its_credential_nowhere(
     login = secret(api, namespace, "web-login", {"username": "models", "password": CANARY})
     expected = tree_of(share / "llama")
     with_sums = tree_of(web.root / "llama")
+    mirrored = {path: hashlib.sha256(content).hexdigest() for path, content in MIRRORED.items()}
+    mirrored[".gitattributes"] = hashlib.sha256(b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n").hexdigest()
     wanted = {
+        "hub": ("hf://org/llama", {}, mirrored),
         "s3": ("s3://models/llama", keys, expected),
         "s3-some": ("s3://models/llama", {**keys, "include": ["*.json", "sub dir/"], "exclude": ["con*"]},
                     {"sub dir/ünï.txt": expected["sub dir/ünï.txt"]}),
@@ -108,6 +129,7 @@ def test_each_source_is_ready_on_three_nodes_and_its_credential_nowhere(
         "one": (f"{web.url}/basic/llama/model.safetensors", login,
                 {"model.safetensors": expected["model.safetensors"]}),
         "file": (f"file://{share}/llama", {}, expected),
+        "file-sums": (f"file://{share}/summed", {}, tree_of(share / "summed")),
         "claim": ("pvc://weights/llama", {}, expected),
     }  # fmt: skip
     made = {name: model(name) for name in wanted}
@@ -140,11 +162,12 @@ def test_each_source_is_ready_on_three_nodes_and_its_credential_nowhere(
 
 
 def test_a_byte_that_changes_between_resolving_and_reading_is_refused_by_name(
-    cluster: CacheCluster, api: Api, namespace: str, model: Callable[[str], Model], s3: S3, web: Nginx, share: Path,
+    cluster: CacheCluster, api: Api, namespace: str, model: Callable[[str], Model], s3: S3, web: Nginx, mirror: Olah,
     tmp_path: Path,
 ) -> None:  # fmt: skip
     keys = secret(api, namespace, "s3-keys", s3.secret_values)
-    made = {name: model(name) for name in ("s3", "folder", "one")}
+    made = {name: model(name) for name in ("hub", "s3", "folder", "one")}
+    made["hub"].create("hf://org/llama", storage=NOWHERE)
     made["s3"].create("s3://models/llama", source=keys, storage=NOWHERE)
     made["folder"].create(f"{web.url}/llama/", storage=NOWHERE)
     made["one"].create(f"{web.url}/llama/model.safetensors", storage=NOWHERE)
@@ -153,10 +176,38 @@ def test_a_byte_that_changes_between_resolving_and_reading_is_refused_by_name(
     flip(tmp_path / "upload" / "model.safetensors")
     s3.s5cmd("cp", str(tmp_path / "upload" / "model.safetensors"), "s3://models/llama/")
     flip(web.root / "llama" / "model.safetensors")
+    stored = mirror.stored("org/llama", hashlib.sha256(FILES["model.safetensors"]).hexdigest())
+    stored.chmod(0o644)
+    flip(stored)
     for one in made.values():
         one.patch(storage=EVERYWHERE)
     for name, one in made.items():
-        failed = one.wait_condition("Ready", "False", "DigestMismatch" if name == "folder" else "SourceChanged")
+        digest = name in ("hub", "folder")
+        failed = one.wait_condition("Ready", "False", "DigestMismatch" if digest else "SourceChanged")
+        assert "model.safetensors" in failed["message"]
+        assert cluster.ready_nodes(namespace, name) == []
+        for node in cluster.nodes:
+            assert not cluster.paths(node).current(namespace, name).exists()
+
+
+def test_a_byte_that_changes_in_a_directory_between_listing_and_reading_is_refused_by_name(
+    cluster: CacheCluster, namespace: str, model: Callable[[str], Model], share: Path, tmp_path: Path
+) -> None:
+    # Only nodes can list these. So that they do not read at once, they have no room at first.
+    for node in cluster.nodes:
+        cluster.start_agent(node, "--capacity", "1Mi")
+    wanted = {"file": f"file://{share}/llama", "file-sums": f"file://{share}/summed", "claim": "pvc://weights/llama"}
+    made = {name: model(name) for name in wanted}
+    for name, uri in wanted.items():
+        made[name].create(uri)
+    for one in made.values():
+        one.wait_condition("Resolved", "True")
+    for folder in (share / "llama", share / "summed", tmp_path / "claims" / namespace / "weights" / "llama"):
+        flip(folder / "model.safetensors")
+    for node in cluster.nodes:
+        cluster.start_agent(node)
+    for name, one in made.items():
+        failed = one.wait_condition("Ready", "False", "DigestMismatch" if name == "file-sums" else "SourceChanged")
         assert "model.safetensors" in failed["message"]
         assert cluster.ready_nodes(namespace, name) == []
         for node in cluster.nodes:

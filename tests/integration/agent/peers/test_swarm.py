@@ -8,6 +8,7 @@ import pytest
 
 from agent.transfer import IntegrityError
 from tests.support.fetching import PIECE, content
+from tests.support.origin import ignores_range
 from tests.support.swarm import Team, garble
 
 
@@ -151,3 +152,16 @@ def test_a_damaged_origin_is_nobody_elses_fault(team: Team) -> None:
         with pytest.raises(IntegrityError):
             member.finish(manifest)
         assert not member.problems
+
+
+def test_an_origin_without_ranges_is_read_by_one_agent_a_file(team: Team) -> None:
+    """Owners of pieces that can only have the whole file must not wait for each other, nor all read everything."""
+    files = [(f"big-{number}.bin", content(6 * PIECE + 1, seed=number)) for number in range(3)]
+    manifest = team.serve(*files)
+    for path, _ in files:
+        team.origin.always[f"/{path}"] = ignores_range
+    team.add(4)
+    team.introduce(manifest)
+    team.run(manifest)
+    for path, _ in files:
+        assert len([seen for seen in team.origin.requests(f"/{path}") if seen.start is None]) == 1, path

@@ -21,6 +21,7 @@ from modelcache.kube.resources import SECRETS
 from modelcache.sources.base import Credential
 from modelcache.sources.http import SECRET_KEYS as HTTP_KEYS
 from modelcache.sources.s3_access import SECRET_KEYS as S3_KEYS
+from modelcache.sources.tls import CA_KEY
 
 DEFAULT_KEYS = {"hf": ("token", "HF_TOKEN")}
 """Keys of the Secret that are tried when spec.source.secretRef.key is not given, per scheme."""
@@ -80,9 +81,12 @@ def _values(data: dict[str, str], where: str, ref: SecretRef, scheme: str) -> di
         read = SEVERAL_KEYS.get(scheme)
         return {key: _text(data, key, where) for key in data if read is None or key in read}
     wanted = (ref.key,) if ref.key is not None else defaults or ()
+    # It has a name of its own beside whichever key the token has.
+    authorities = (CA_KEY,) if CA_KEY in data and CA_KEY in SEVERAL_KEYS.get(scheme, ()) and ref.key != CA_KEY else ()
     for key in wanted:
         if key in data:
-            return {TOKEN_KEYS.get(scheme, key): _text(data, key, where)}
+            token = {TOKEN_KEYS.get(scheme, key): _text(data, key, where)}
+            return token | {key: _text(data, key, where) for key in authorities}
     keys = " or ".join(f"{key!r}" for key in wanted)
     message = f"The Secret {where} has no key {keys}; add it, or name another one in spec.source.secretRef.key."
     raise SecretProblem(Problem("SecretNotFound", message))
@@ -95,7 +99,8 @@ def _text(data: dict[str, str], key: str, where: str) -> str:
     except ValueError:
         message = f"Key {key!r} of the Secret {where} is not text; store the token itself."
         raise SecretProblem(Problem("SecretInvalid", message)) from None
-    if not value or not value.isprintable():
+    readable = value.replace("\r", "").replace("\n", "") if key == CA_KEY else value
+    if not value or not readable.isprintable():
         message = f"Key {key!r} of the Secret {where} is empty or contains control characters; store the token itself."
         raise SecretProblem(Problem("SecretInvalid", message))
     return value

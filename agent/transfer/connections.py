@@ -5,7 +5,7 @@ ended from another thread, and redirects stay visible (credentials must not foll
 below: proxies and CA bundles from the environment variables that curl, requests and Go programs agree on.
 
     HTTP_PROXY HTTPS_PROXY ALL_PROXY NO_PROXY   upper or lower case; HTTPS goes through CONNECT
-    SSL_CERT_FILE and others                    see `modelcache.sources.tls`
+    SSL_CERT_FILE and others                    see `modelcache.sources.tls`; a source may bring authorities of its own
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ from modelcache.tls.credentials import presented_node
 
 IDLE_SECONDS = 50.0
 """Kept-alive connections are not used again after this time: servers and load balancers commonly close after 60 s."""
+OWN_CONTEXTS = 32
+"""Contexts of sources with authorities of their own that are kept; one takes a millisecond to make."""
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -104,15 +106,19 @@ def _exempts(entry: str, origin: Origin) -> bool:
     return host == domain or host.endswith("." + domain)
 
 
-def _same(context: ssl.SSLContext) -> ssl.SSLContext:
-    return context
-
-
 class Connection:
     """One connection to an origin, perhaps through a proxy."""
 
-    def __init__(self, origin: Origin, raw: http.client.HTTPConnection, prefix: str, headers: dict[str, str]) -> None:
+    def __init__(
+        self,
+        origin: Origin,
+        raw: http.client.HTTPConnection,
+        prefix: str,
+        headers: dict[str, str],
+        authorities: str | None = None,
+    ) -> None:
         self.origin = origin
+        self.authorities = authorities
         self._raw = raw
         self._prefix = prefix
         self._headers = headers
@@ -165,7 +171,7 @@ class Connection:
 
 
 class ConnectionPool:
-    """Idle connections by origin. Thread-safe; at most `idle_limit` idle ones are kept for each origin."""
+    """Idle connections by origin, and by how it was verified. Thread-safe; at most `idle_limit` idle ones are kept for each."""
 
     def __init__(
         self,
@@ -178,18 +184,23 @@ class ConnectionPool:
     ) -> None:
         """`tls` tells how the next connection is secured; by default as `environ` says."""
         self._proxies = Proxies(environ)
-        self._tls = tls or functools.partial(_same, tls_context(environ))
+        context = tls_context(environ)
+        self._tls = tls or (lambda: context)
+        self._own = functools.lru_cache(OWN_CONTEXTS)(lambda authorities: tls_context({}, authorities))
         self._clock = clock
         self._idle_limit = idle_limit
         self._connect_seconds = connect_seconds
         self._lock = threading.Lock()
-        self._idle: dict[Origin, list[Connection]] = {}
+        self._idle: dict[tuple[Origin, str | None], list[Connection]] = {}
 
-    def take(self, origin: Origin, *, fresh: bool = False) -> Connection:
-        """An idle connection, or a new one that is not connected yet. `fresh` = never an idle one."""
+    def take(self, origin: Origin, *, fresh: bool = False, authorities: str | None = None) -> Connection:
+        """An idle connection, or a new one that is not connected yet. `fresh` = never an idle one.
+
+        `authorities`: see `modelcache.sources.base.Location`. Raises Unsupported when they are none.
+        """
         while not fresh:
             with self._lock:
-                idle = self._idle.get(origin)
+                idle = self._idle.get((origin, authorities))
                 connection = idle.pop() if idle else None
             if connection is None:
                 break
@@ -197,13 +208,13 @@ class ConnectionPool:
                 connection.reused = True
                 return connection
             connection.close()
-        return self._new(origin)
+        return self._new(origin, authorities)
 
     def give_back(self, connection: Connection) -> None:
         """Keeps a connection whose last answer was read to its end."""
         connection.idle_since = self._clock.monotonic()
         with self._lock:
-            idle = self._idle.setdefault(connection.origin, [])
+            idle = self._idle.setdefault((connection.origin, connection.authorities), [])
             if len(idle) < self._idle_limit:
                 idle.append(connection)
                 return
@@ -217,11 +228,11 @@ class ConnectionPool:
             for connection in connections:
                 connection.close()
 
-    def _new(self, origin: Origin) -> Connection:
+    def _new(self, origin: Origin, authorities: str | None) -> Connection:
         proxy = self._proxies.proxy_for(origin)
         timeout = self._connect_seconds
         if proxy is None:
-            return Connection(origin, self._raw(origin.scheme, origin.host, origin.port), "", {})
+            return Connection(origin, self._raw(origin, authorities), "", {}, authorities)
         parts = urllib.parse.urlsplit(proxy)
         if parts.scheme != "http" or not parts.hostname:
             raise Unsupported(
@@ -234,14 +245,19 @@ class ConnectionPool:
             authority["Proxy-Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
         port = parts.port or 80
         if origin.scheme == "https":
-            tunnel = http.client.HTTPSConnection(parts.hostname, port, timeout=timeout, context=self._tls())
+            context = self._context(authorities)
+            tunnel = http.client.HTTPSConnection(parts.hostname, port, timeout=timeout, context=context)
             tunnel.set_tunnel(origin.host, origin.port, authority)
-            return Connection(origin, tunnel, "", {})
+            return Connection(origin, tunnel, "", {}, authorities)
         # To a proxy, a plain request names the whole URL (RFC 9112, 3.2.2); Host is the origin, not the proxy.
         raw = http.client.HTTPConnection(parts.hostname, port, timeout=timeout)
-        return Connection(origin, raw, origin.text, authority)
+        return Connection(origin, raw, origin.text, authority, authorities)
 
-    def _raw(self, scheme: str, host: str, port: int) -> http.client.HTTPConnection:
-        if scheme == "https":
-            return http.client.HTTPSConnection(host, port, timeout=self._connect_seconds, context=self._tls())
-        return http.client.HTTPConnection(host, port, timeout=self._connect_seconds)
+    def _raw(self, origin: Origin, authorities: str | None) -> http.client.HTTPConnection:
+        host, port, timeout = origin.host, origin.port, self._connect_seconds
+        if origin.scheme == "https":
+            return http.client.HTTPSConnection(host, port, timeout=timeout, context=self._context(authorities))
+        return http.client.HTTPConnection(host, port, timeout=timeout)
+
+    def _context(self, authorities: str | None) -> ssl.SSLContext:
+        return self._tls() if authorities is None else self._own(authorities)

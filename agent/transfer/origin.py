@@ -151,7 +151,7 @@ class OriginSource:
             headers["range"] = f"bytes={sink.position}-{sink.end - 1}"
         where = f"{file.path}: {_shown(url)}"
         with self._web.budget.request(origin.text, cancel):
-            connection, response = self._send(origin, target, headers, where, cancel)
+            connection, response = self._send(origin, target, headers, location.authorities, where, cancel)
             kept = False
             try:
                 if response.status in _CONTENT:
@@ -173,12 +173,18 @@ class OriginSource:
                     connection.close()
 
     def _send(
-        self, origin: Origin, target: str, headers: Mapping[str, str], where: str, cancel: CancelToken
+        self,
+        origin: Origin,
+        target: str,
+        headers: Mapping[str, str],
+        authorities: str | None,
+        where: str,
+        cancel: CancelToken,
     ) -> tuple[Connection, http.client.HTTPResponse]:
         """Sends the request; a kept-alive connection that the server has closed meanwhile is replaced by a new one."""
         fresh = False
         while True:
-            connection = self._web.connections.take(origin, fresh=fresh)
+            connection = self._web.connections.take(origin, fresh=fresh, authorities=authorities)
             try:
                 connection.connect(self._web.stall_seconds)
                 cancel.check()
@@ -331,7 +337,8 @@ def _interrupted(where: str, error: Exception, stall_seconds: float) -> Unreacha
     if isinstance(error, ssl.SSLCertVerificationError):
         return Unreachable(
             f"{where}: its certificate is not trusted ({error.verify_message}); "
-            "set SSL_CERT_FILE for a certificate authority of your own"
+            "store that of your certificate authority under the key 'ca.crt' of the Secret of spec.source.secretRef, or set "
+            "SSL_CERT_FILE"
         )
     if isinstance(error, TimeoutError):
         return Unreachable(f"{where}: nothing came for {stall_seconds:g} s")

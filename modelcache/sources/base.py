@@ -39,7 +39,7 @@ _BUILT_IN: Mapping[str, str] = {
 
 SETTING_KEYS = frozenset({
     "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_S3_ADDRESSING_STYLE",
-    "AWS_NO_SIGN_REQUEST",
+    "AWS_NO_SIGN_REQUEST", "ca.crt",
 })  # fmt: skip
 """Keys of Secrets whose values are no secrets, and are of use in messages."""
 
@@ -124,6 +124,8 @@ class Location(msgspec.Struct, frozen=True):
     """The bytes come from there, and not from `url`: it serves no files of this size."""
     within: str | None = None
     """For `file://`: the directory below which the file must turn out to be when it is opened, links followed."""
+    authorities: str | None = None
+    """By which servers are to be verified, in PEM; None: as the environment says. See `modelcache.sources.tls`."""
 
     def __repr__(self) -> str:
         # A signed URL carries its authority in the query string.

@@ -13,7 +13,7 @@ by one connection, and from its beginning again after an interruption; of severa
 from there. Nothing else differs.
 
 Redirects are followed, within https for https; the credential goes to the first host only. Keys of a Secret: `token` (bearer),
-or `username` and `password` (basic). Certificate authorities: see `modelcache.sources.tls`.
+or `username` and `password` (basic); `ca.crt`, see `modelcache.sources.tls`.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ from urllib.parse import quote, unquote, urlsplit
 from modelcache.sources.base import Credential, Location, Resolution, SourceFile
 from modelcache.sources.errors import InvalidURI, Unauthorized, Unsupported
 from modelcache.sources.listing import resolution_of
+from modelcache.sources.tls import CA_KEY
 from modelcache.sources.uri import SourceURI
 
-SECRET_KEYS = ("token", "username", "password")
+SECRET_KEYS = ("token", "username", "password", CA_KEY)
 """Keys of a Secret that are looked at."""
 
 LAST_MODIFIED = "last-modified "
@@ -61,14 +62,17 @@ class HttpSource:
         folder = path.endswith("/")
         if folder and question:
             raise InvalidURI(f"{uri.scheme}://{uri.authority}/{path} is a folder and cannot have a query: remove it.")
-        with HttpClient(uri, headers_from(uri, credential), self._environ, timeout=self._timeout) as client:
+        headers, authorities = headers_from(uri, credential), authorities_from(credential)
+        with HttpClient(uri, headers, self._environ, timeout=self._timeout, authorities=authorities) as client:
             listed = client.folder(include, exclude) if folder else [client.file(unquote(path.rpartition("/")[2]))]
         return resolution_of(uri, revision, listed, include, exclude)
 
     def locate(self, uri: SourceURI, revision: str, file: SourceFile, credential: Credential | None) -> Location:
         """Name the file's address and the version that is meant. See `modelcache.sources.base.Source`."""
         return Location(
-            url=url_of(uri, file.path), headers={**headers_from(uri, credential), **condition_of(file.etag)}
+            url=url_of(uri, file.path),
+            headers={**headers_from(uri, credential), **condition_of(file.etag)},
+            authorities=authorities_from(credential),
         )
 
 
@@ -87,13 +91,18 @@ def condition_of(version: str | None) -> dict[str, str]:
     return {"If-Match": version}
 
 
+def authorities_from(credential: Credential | None) -> str | None:
+    """By which certificate authorities servers are verified, if the Secret says so."""
+    return credential.values.get(CA_KEY) if credential is not None else None
+
+
 def headers_from(uri: SourceURI, credential: Credential | None) -> dict[str, str]:
     """The header that carries the credential, if there is one. Raises Unauthorized and Unsupported."""
-    if credential is None:
+    if credential is None or credential.values.keys() == {CA_KEY}:
         return {}
     if uri.scheme == "http" and urlsplit(f"//{uri.authority}").hostname not in _LOOPBACK:
         raise Unsupported(f"http://{uri.authority} would get the credential unencrypted: use https://.")
-    token, user, password = (credential.values.get(key, "").strip() for key in SECRET_KEYS)
+    token, user, password = (credential.values.get(key, "").strip() for key in ("token", "username", "password"))
     if token:
         _check(token)
         return {"Authorization": f"Bearer {token}"}

@@ -30,7 +30,7 @@ from modelcache.sources.errors import (
 from modelcache.sources.http import LAST_MODIFIED, url_of
 from modelcache.sources.select import selected
 from modelcache.sources.sums import FILE_NAME, LARGEST, parse_sums
-from modelcache.sources.tls import tls_context
+from modelcache.sources.tls import CA_KEY, tls_context
 from modelcache.sources.uri import SourceURI
 
 MAX_REDIRECTS = 5
@@ -43,12 +43,19 @@ class HttpClient:
     """The questions of one `resolve`."""
 
     def __init__(
-        self, uri: SourceURI, headers: Mapping[str, str], environ: Mapping[str, str], *, timeout: float
+        self,
+        uri: SourceURI,
+        headers: Mapping[str, str],
+        environ: Mapping[str, str],
+        *,
+        timeout: float,
+        authorities: str | None = None,
     ) -> None:
+        """`headers` go to the host of `uri` alone. Raises Unsupported for `authorities` that are none."""
         self._uri = uri
         self._credential = headers
         self._client = httpx2.Client(
-            verify=tls_context(environ),
+            verify=tls_context(environ, authorities),
             headers={"User-Agent": "dynamo-model-cache", "Accept": "*/*", "Accept-Encoding": "identity"},
             timeout=httpx2.Timeout(timeout, connect=min(timeout, _CONNECT_TIMEOUT)),
             limits=httpx2.Limits(max_connections=_THREADS),
@@ -154,7 +161,8 @@ class HttpClient:
         except httpx2.HTTPError as error:
             if "CERTIFICATE_VERIFY_FAILED" in str(error):
                 raise Unreachable(
-                    f"{where}: its certificate is not trusted; set SSL_CERT_FILE for a certificate authority of your own."
+                    f"{where}: its certificate is not trusted; store that of your certificate authority under the key "
+                    f"{CA_KEY!r} of the Secret of spec.source.secretRef, or set SSL_CERT_FILE."
                 ) from None
             detail = str(error) or type(error).__name__
             raise Unreachable(f"{where} cannot be reached ({detail}): check the address, network and proxy.") from None

@@ -76,9 +76,15 @@ class S3Source:
         locator = parse_qs(file.locator or "")
         key = locator.get("key", [f"{uri.path}/{file.path}" if uri.path else file.path])[0]
         version = locator.get("versionId", [None])[0]
-        url = self._client(uri, credential).signed_url(key, version, SIGNED_SECONDS)
+        client = self._client(uri, credential)
+        url = client.signed_url(key, version, SIGNED_SECONDS)
         headers = {"If-Match": file.etag} if file.etag else {}
-        return Location(url=url, headers=headers, expires_at=self._clock() + SIGN_AGAIN_SECONDS)
+        return Location(
+            url=url,
+            headers=headers,
+            expires_at=self._clock() + SIGN_AGAIN_SECONDS,
+            authorities=client.access.authorities,
+        )
 
     def _client(self, uri: SourceURI, credential: Credential | None) -> Any:
         # Here and not above: boto3 takes 200 ms and 25 MiB, which who has no S3 need not pay.

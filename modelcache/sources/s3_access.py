@@ -14,6 +14,7 @@ import msgspec
 
 from modelcache.sources.base import Credential
 from modelcache.sources.errors import Unauthorized, Unsupported
+from modelcache.sources.tls import CA_KEY
 
 SECRET_KEYS = (
     "AWS_ACCESS_KEY_ID",
@@ -25,8 +26,9 @@ SECRET_KEYS = (
     "AWS_ENDPOINT_URL",
     "AWS_S3_ADDRESSING_STYLE",
     "AWS_NO_SIGN_REQUEST",
+    CA_KEY,
 )
-"""Keys of a Secret that are looked at. Two of these names are ours: the addressing style and the wish to stay anonymous."""
+"""Keys of a Secret that are looked at. Two names of settings are ours: the addressing style and the wish to stay anonymous."""
 
 Style = Literal["auto", "path", "virtual"]
 _STYLES = ("auto", "path", "virtual")
@@ -46,6 +48,8 @@ class Access(msgspec.Struct, frozen=True):
     token: str | None
     origin: str
     """Where the credential comes from, in words for a message."""
+    authorities: str | None = None
+    """By which the endpoint is to be verified, in PEM; None: as the environment says."""
 
     def __repr__(self) -> str:
         return f"Access(endpoint={self.endpoint!r}, region={self.region!r}, origin={self.origin!r})"
@@ -85,6 +89,7 @@ def access_from(environ: Mapping[str, str], credential: Credential | None) -> Ac
         secret=secret,
         token=token,
         origin=origin,
+        authorities=credential.values.get(CA_KEY) if credential is not None else None,
     )
 
 

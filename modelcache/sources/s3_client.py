@@ -30,7 +30,7 @@ from modelcache.sources.s3 import locator_of
 from modelcache.sources.s3_access import Access
 from modelcache.sources.s3_refusal import Asked, explain
 from modelcache.sources.select import selected
-from modelcache.sources.tls import ca_bundle
+from modelcache.sources.tls import BundleFile, ca_bundle
 from modelcache.sources.uri import SourceURI
 
 MAX_HEADS = 2000
@@ -55,12 +55,15 @@ class S3Client:
 
     def __init__(self, access: Access, uri: SourceURI, environ: Mapping[str, str], *, timeout: float) -> None:
         """Find credential and region. Raises SourceError."""
-        self._access = access
+        self.access = access
         self._uri = uri
         self._bucket = uri.authority
         self._timeout = timeout
         # Of these settings boto3 knows only one.
         self._bundle = ca_bundle(environ)
+        self._authorities = BundleFile(access.authorities) if access.authorities is not None else None
+        if self._authorities is not None:
+            self._bundle = self._authorities.path
         self._signed = not access.anonymous
         self.endpoint = access.endpoint or "S3"
         with self._translated():
@@ -96,7 +99,7 @@ class S3Client:
     def _session(self) -> Any:
         core = botocore.session.Session()
         core.register_component("data_loader", _models())
-        access = self._access
+        access = self.access
         if access.key_id is None:
             return boto3.Session(botocore_session=core)
         return boto3.Session(
@@ -110,13 +113,13 @@ class S3Client:
         config = Config(
             signature_version="s3v4" if self._signed else UNSIGNED,
             region_name=region,
-            s3={"addressing_style": self._access.style},
+            s3={"addressing_style": self.access.style},
             connect_timeout=min(self._timeout, _CONNECT_TIMEOUT),
             read_timeout=self._timeout,
             retries={"mode": "standard", "total_max_attempts": 3},
             max_pool_connections=_HEAD_THREADS,
         )
-        return session.client("s3", endpoint_url=self._access.endpoint, config=config, verify=self._bundle)
+        return session.client("s3", endpoint_url=self.access.endpoint, config=config, verify=self._bundle)
 
     def _move_to_its_region(self, session: Any) -> None:
         """Requests of boto3 follow a bucket to its region by themselves, presigned addresses cannot."""
@@ -245,7 +248,7 @@ class S3Client:
                 raise Unsupported(
                     f"{self._uri}: {self.endpoint} says that the bucket is elsewhere but not where; set AWS_REGION."
                 ) from None
-            asked = Asked(access=self._access, uri=self._uri, signed=self._signed, endpoint=self.endpoint)
+            asked = Asked(access=self.access, uri=self._uri, signed=self._signed, endpoint=self.endpoint)
             # Without its cause, whose text is the server's.
             raise explain(error, asked) from None
 

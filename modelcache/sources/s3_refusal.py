@@ -25,6 +25,7 @@ from modelcache.sources.errors import (
     Unsupported,
 )
 from modelcache.sources.s3_access import Access
+from modelcache.sources.tls import CA_KEY
 from modelcache.sources.uri import SourceURI
 
 _CODE = re.compile(r"[A-Za-z0-9.]{1,64}")
@@ -58,8 +59,8 @@ def explain(error: Exception, asked: Asked) -> SourceError:
     kind = type(error).__name__
     if isinstance(error, boto.SSLError):
         return Unreachable(
-            f"{where} has no certificate that is trusted here ({uri}): set SSL_CERT_FILE for a certificate authority of "
-            f"your own."
+            f"{where} has no certificate that is trusted here ({uri}): store that of your certificate authority under the key "
+            f"{CA_KEY!r} of the Secret of spec.source.secretRef, or set SSL_CERT_FILE."
         )
     if isinstance(error, boto.HTTPClientError | boto.ConnectionError | boto.IncompleteReadError):
         return Unreachable(f"{where} cannot be reached ({kind}), so not {uri}: check the network and the endpoint.")

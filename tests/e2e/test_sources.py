@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.api import Api
 from tests.support.cluster import CacheCluster, HubProcess, Model, tree_of
-from tests.support.nginx import Nginx, nginx
+from tests.support.nginx import AUTHORITY, Nginx, nginx
 from tests.support.olah import Olah, olah
 from tests.support.s3 import S3, nanio
 
@@ -29,6 +29,8 @@ FILES = {
 }
 MIRRORED = {**FILES, "more.safetensors": os.urandom(20_000_000)}
 """Several pieces, from a mirror that does not know ranges."""
+TRUST = {"ca.crt": AUTHORITY.read_text()}
+"""Without it nothing trusts the web server."""
 NOWHERE = {"nodeLocal": {"nodeSelector": {"nobody": "has-it"}}}
 EVERYWHERE = {"nodeLocal": {"nodeSelector": {"nobody": None}}}
 
@@ -93,7 +95,7 @@ def cluster(
     claims = tmp_path / "claims"
     write(claims / namespace / "weights" / "llama")
     write(claims / "another-tenant" / "secret")
-    environment = {**web.environ, "HF_ENDPOINT": mirror.url,
+    environment = {"HF_ENDPOINT": mirror.url,
                    "MODELCACHE_FILE_ROOTS": str(share), "MODELCACHE_CLAIMS": str(claims)}  # fmt: skip
     running = CacheCluster(api, kubeconfig, tmp_path / "nodes", hub, environment=environment)
     running.start()
@@ -113,8 +115,8 @@ def test_each_source_is_ready_on_three_nodes_and_its_credential_nowhere(
     tmp_path: Path,
 ) -> None:  # fmt: skip
     keys = secret(api, namespace, "s3-keys", s3.secret_values)
-    token = secret(api, namespace, "web-token", {"token": CANARY})
-    login = secret(api, namespace, "web-login", {"username": "models", "password": CANARY})
+    token = secret(api, namespace, "web-token", {"token": CANARY, **TRUST})
+    login = secret(api, namespace, "web-login", {"username": "models", "password": CANARY, **TRUST})
     expected = tree_of(share / "llama")
     with_sums = tree_of(web.root / "llama")
     mirrored = {path: hashlib.sha256(content).hexdigest() for path, content in MIRRORED.items()}
@@ -169,8 +171,9 @@ def test_a_byte_that_changes_between_resolving_and_reading_is_refused_by_name(
     made = {name: model(name) for name in ("hub", "s3", "folder", "one")}
     made["hub"].create("hf://org/llama", storage=NOWHERE)
     made["s3"].create("s3://models/llama", source=keys, storage=NOWHERE)
-    made["folder"].create(f"{web.url}/llama/", storage=NOWHERE)
-    made["one"].create(f"{web.url}/llama/model.safetensors", storage=NOWHERE)
+    trust = secret(api, namespace, "web-authority", TRUST)
+    made["folder"].create(f"{web.url}/llama/", source=trust, storage=NOWHERE)
+    made["one"].create(f"{web.url}/llama/model.safetensors", source=trust, storage=NOWHERE)
     for one in made.values():
         one.wait_condition("Resolved", "True")
     flip(tmp_path / "upload" / "model.safetensors")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import os
 import secrets
+import ssl
 import subprocess
 import sys
 import threading
@@ -117,19 +118,25 @@ class OwnS3:
     `refuse(method, path)` returns (status, code, headers) for a request that is to fail, else None.
     """
 
-    def __init__(self, objects: Sequence[Listed]) -> None:
+    def __init__(self, objects: Sequence[Listed], certificate: Path | None = None) -> None:
+        """`certificate`: serves HTTPS with it; its key lies beside it as `.key`."""
         self.objects = objects
+        self._scheme = "http" if certificate is None else "https"
         self.refuse: Callable[[str, str], tuple[int, str, dict[str, str]] | None] = lambda method, path: None
         self.body: bytes | None = None
         """Answered to every GET, when set."""
         self.requests: list[str] = []
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._server.daemon_threads = True
+        if certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate, certificate.with_suffix(".key"))
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
 
     @property
     def s3(self) -> S3:
-        return S3(f"http://127.0.0.1:{self._server.server_address[1]}")
+        return S3(f"{self._scheme}://127.0.0.1:{self._server.server_address[1]}")
 
     def close(self) -> None:
         self._server.shutdown()

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from agent.store import Store
-from agent.transfer import Downloader, TransferSettings
-from agent.transfer.errors import IntegrityError
+from agent.transfer import CancelToken, Downloader, Progress, TransferSettings
+from agent.transfer.errors import Cancelled, IntegrityError
 from controller.request import Request
 from controller.resolver import build_manifest
 from modelcache.manifest import Manifest, ManifestError, ManifestFile
@@ -19,7 +19,7 @@ from modelcache.sources.base import Credential, Location, Resolution, SourceFile
 from modelcache.sources.http import HttpSource
 from modelcache.sources.uri import parse_uri
 from tests.support.instant_clock import InstantClock
-from tests.support.nginx import Nginx, nginx
+from tests.support.nginx import AUTHORITY, Nginx, nginx
 
 FILES = {"config.json": b"{}", "sub dir/ünï %25.bin": os.urandom(600_000), "empty": b""}
 
@@ -204,6 +204,47 @@ def test_an_untrusted_certificate_and_an_absent_server(server: Nginx) -> None:
         HttpSource({}).resolve(uri, None, None, (), ())
     with pytest.raises(errors.Unreachable, match="cannot be reached"):
         HttpSource({}).resolve(parse_uri("https://127.0.0.1:9/x"), None, None, (), ())
+
+
+def test_a_private_authority_from_the_secret_counts_for_its_source_alone(
+    server: Nginx, folder: Path, store: Store
+) -> None:
+    uri, source, cancel = parse_uri(f"{server.url}/bearer/{folder.name}/"), HttpSource({}), CancelToken()
+    trusting = Credential({"token": server.secret, "ca.crt": AUTHORITY.read_text()})
+    waited: list[str] = []
+
+    def told(progress: Progress) -> None:
+        if progress.waiting is not None:
+            waited.append(progress.waiting.message)
+            cancel.cancel()
+
+    settings = TransferSettings(reserve_bytes=0)
+    with Downloader(store, settings, clock=InstantClock(), environ={}) as downloader, store.hold() as hold:
+
+        def fetch(include: str, credential: Credential) -> dict[str, str]:
+            resolution = source.resolve(uri, None, trusting, (include,), ())
+            manifest = build_manifest(Request(uri, None), resolution)
+
+            def locate(file: ManifestFile) -> Location:
+                return source.locate(uri, resolution.revision, SourceFile(file.path, file.size), credential)
+
+            return dict(downloader.fetch(manifest, locate, hold=hold, cancel=cancel, progress=told))
+
+        assert fetch("config.json", trusting)["config.json"] == hashlib.sha256(FILES["config.json"]).hexdigest()
+        # Not over the connection that has just been left open.
+        with pytest.raises(Cancelled):
+            fetch("sub dir/", Credential({"token": server.secret}))
+    assert "'ca.crt' of the Secret" in waited[0]
+
+
+@pytest.mark.parametrize(
+    ("authorities", "kind"),
+    [("second", errors.Unreachable), ("no certificate", errors.Unsupported), ("", errors.Unsupported)],
+)
+def test_an_authority_that_is_another_or_none(server: Nginx, authorities: str, kind: type[errors.SourceError]) -> None:
+    pem = AUTHORITY.with_name("second.crt").read_text() if authorities == "second" else authorities
+    with pytest.raises(kind, match=r"'ca\.crt' of the Secret"):
+        HttpSource({}).resolve(parse_uri(f"{server.url}/x"), None, Credential({"ca.crt": pem}), (), ())
 
 
 def test_a_credential_is_not_sent_unencrypted() -> None:

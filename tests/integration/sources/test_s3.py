@@ -24,6 +24,7 @@ from modelcache.sources.base import Credential, Resolution, SourceFile
 from modelcache.sources.s3 import S3Source
 from modelcache.sources.uri import parse_uri
 from tests.support.instant_clock import InstantClock
+from tests.support.nginx import AUTHORITY
 from tests.support.s3 import S3, Listed, OwnS3, moto, nanio
 
 MIB = 1024 * 1024
@@ -56,8 +57,8 @@ def bucket(s3: S3, request: pytest.FixtureRequest) -> str:
 def own() -> Iterator[Callable[..., OwnS3]]:
     with contextlib.ExitStack() as stack:
 
-        def start(*objects: Listed) -> OwnS3:
-            server = OwnS3(objects)
+        def start(*objects: Listed, certificate: Path | None = None) -> OwnS3:
+            server = OwnS3(objects, certificate)
             stack.callback(server.close)
             return server
 
@@ -293,6 +294,27 @@ def test_a_server_that_is_away() -> None:
     away = S3("http://127.0.0.1:9")
     with pytest.raises(errors.Unreachable, match=r"127\.0\.0\.1:9"):
         S3Source().resolve(parse_uri("s3://bucket/m"), None, away.credential, (), ())
+
+
+def test_an_endpoint_with_a_certificate_of_a_private_authority(own: Callable[..., OwnS3]) -> None:
+    server = own(Listed("m/a", 1), certificate=AUTHORITY)
+    uri = parse_uri("s3://bucket/m")
+
+    def resolution(**more: str) -> Resolution:
+        return S3Source({}).resolve(uri, None, Credential({**server.s3.secret_values, **more}), (), ())
+
+    trusting = {"ca.crt": AUTHORITY.read_text()}
+    found = resolution(**trusting)
+    assert [file.path for file in found.files] == ["a"]
+    credential = Credential({**server.s3.secret_values, **trusting})
+    location = S3Source({}).locate(uri, found.revision, found.files[0], credential)
+    assert location.authorities == AUTHORITY.read_text()
+    with pytest.raises(errors.Unreachable, match=r"'ca\.crt' of the Secret"):
+        resolution()
+    with pytest.raises(errors.Unreachable, match=r"'ca\.crt' of the Secret"):
+        resolution(**{"ca.crt": AUTHORITY.with_name("second.crt").read_text()})
+    with pytest.raises(errors.Unsupported, match="BEGIN CERTIFICATE"):
+        resolution(**{"ca.crt": "no certificate"})
 
 
 def test_absent_things_have_names(s3: S3, bucket: str) -> None:

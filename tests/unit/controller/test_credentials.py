@@ -85,3 +85,14 @@ async def test_s3_takes_the_documented_keys_and_no_others() -> None:
     values = await read(data, scheme="s3")
     assert set(values) == {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"}
     assert scrub("hunter2hunter2 in eu-west-1", Credential(values)) == "*** in eu-west-1"
+
+
+async def test_an_authority_is_text_of_several_lines_beside_whichever_key_the_token_has() -> None:
+    authority = b"-----BEGIN CERTIFICATE-----\r\nMIIB\n-----END CERTIFICATE-----\n"
+    data = {"mine": b"secret-token", "ca.crt": authority, "password": b"other-secret"}
+    values = await read(data, "mine", scheme="https")
+    assert values == {"token": "secret-token", "ca.crt": authority.decode().strip()}
+    assert await read({"ca.crt": authority}, scheme="https") == {"ca.crt": authority.decode().strip()}
+    assert set(await read({**data, "AWS_REGION": b"x"}, scheme="s3")) == {"ca.crt", "AWS_REGION"}
+    assert "MIIB" in scrub("MIIB secret-token", Credential(values)), "an authority is no secret"
+    assert await read({"token": b"hf_1", "ca.crt": authority}) == {"token": "hf_1"}, "hubs have no such key"

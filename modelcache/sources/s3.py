@@ -14,8 +14,10 @@ ETag                       not taken for a digest (it is one, an MD5, only for s
                            request carries it as `If-Match`, so an object that was overwritten is refused, never mixed
 version id                 where the bucket has versions, it is what is read: an overwritten object can still be had
 
-The checksums and version ids take one request (HeadObject) for each object; in listings of more than MAX_HEADS objects only
-ETags are used. For an object with nothing but an ETag, the sha256 that the first node computes becomes the manifest's.
+The checksums and version ids take one request (HeadObject) for each object. Where the listing announces no checksums, and a
+sample of the objects has neither those nor versions, the others are not asked about; in listings of more than MAX_HEADS objects
+none is. Then only ETags are used. For an object with nothing but an ETag, the sha256 that the first node computes becomes the
+manifest's.
 
 Settings come from the environment, or as a whole from a Secret with the same keys; see `modelcache.sources.s3_access`.
 """

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
@@ -35,6 +35,8 @@ from modelcache.sources.uri import SourceURI
 
 MAX_HEADS = 2000
 """Objects that are asked about one by one."""
+SAMPLE = 16
+"""Objects that are asked about first, to see whether it is worth while to ask about the others."""
 MAX_OBJECTS = 500_000
 """Objects of a listing; a manifest holds less than half of that."""
 _HEAD_THREADS = 16
@@ -78,14 +80,17 @@ class S3Client:
     def listed(self, include: Sequence[str], exclude: Sequence[str]) -> list[SourceFile]:
         """All files below the prefix, those that are wanted with checksums and versions. Raises SourceError."""
         prefix = f"{self._uri.path}/" if self._uri.path else ""
-        files = list(self._folder(prefix))
+        files, announced = self._folder(prefix)
         if not files and prefix:
             return [self._described(self._object(self._uri.path))]
         wanted = [file for file in files if selected(file.path, include, exclude)]
         if len(wanted) > MAX_HEADS:
             return files
+        first, rest = sample(wanted, announced)
         with ThreadPoolExecutor(_HEAD_THREADS, thread_name_prefix="head") as pool:
-            described = dict(zip((file.path for file in wanted), pool.map(self._described, wanted), strict=True))
+            described = dict(zip(first, pool.map(self._described, first.values()), strict=True))
+            if any(file.sha256 or file.checksum or file.locator for file in described.values()):
+                described.update(zip(rest, pool.map(self._described, rest.values()), strict=True))
         return [described.get(file.path, file) for file in files]
 
     def signed_url(self, key: str, version: str | None, seconds: int) -> str:
@@ -132,7 +137,10 @@ class S3Client:
         if region and region != self._s3.meta.region_name:
             self._s3 = self._make(session, region)
 
-    def _folder(self, prefix: str) -> Iterator[SourceFile]:
+    def _folder(self, prefix: str) -> tuple[list[SourceFile], set[str]]:
+        """The files below the prefix, and the paths of those for which the listing announces a checksum."""
+        files: list[SourceFile] = []
+        announced: set[str] = set()
         for number, entry in enumerate(self._entries(prefix)):
             if number >= MAX_OBJECTS:
                 raise MalformedListing(f"{self._uri} lists more than {MAX_OBJECTS} objects: this is no model.")
@@ -142,7 +150,10 @@ class S3Client:
             path = key.removeprefix(prefix)
             if size == 0 and (not path or path.endswith("/")):
                 continue
-            yield SourceFile(path=path, size=size, etag=entry.get("ETag"))
+            files.append(SourceFile(path=path, size=size, etag=entry.get("ETag")))
+            if entry.get("ChecksumAlgorithm"):
+                announced.add(path)
+        return files, announced
 
     def _entries(self, prefix: str) -> Iterator[Mapping[str, Any]]:
         token: str | None = None
@@ -251,6 +262,21 @@ class S3Client:
             asked = Asked(access=self.access, uri=self._uri, signed=self._signed, endpoint=self.endpoint)
             # Without its cause, whose text is the server's.
             raise explain(error, asked) from None
+
+
+def sample(
+    files: Sequence[SourceFile], announced: Collection[str]
+) -> tuple[dict[str, SourceFile], dict[str, SourceFile]]:
+    """Which files to ask about in any case, and which only if one of these has a checksum or a version; by path.
+
+    The first are those for which a checksum is announced, and a few of the others, evenly spread: a store that has checksums
+    and does not announce them, or keeps versions, does so for all objects or for none as a rule.
+    """
+    unknown = [file.path for file in files if file.path not in announced]
+    step = -(-len(unknown) // SAMPLE) or 1
+    asked = {*announced, *unknown[::step]}
+    first = {file.path: file for file in files if file.path in asked}
+    return first, {file.path: file for file in files if file.path not in asked}
 
 
 def _recursed(error: BaseException | None) -> bool:

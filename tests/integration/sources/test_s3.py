@@ -22,6 +22,7 @@ from modelcache.manifest import Manifest, ManifestError
 from modelcache.sources import errors
 from modelcache.sources.base import Credential, Resolution, SourceFile
 from modelcache.sources.s3 import S3Source
+from modelcache.sources.s3_client import SAMPLE
 from modelcache.sources.uri import parse_uri
 from tests.support.instant_clock import InstantClock
 from tests.support.nginx import AUTHORITY
@@ -233,6 +234,23 @@ def test_a_listing_of_50_000_keys(own: Callable[..., OwnS3]) -> None:
     resolution = S3Source().resolve(parse_uri(uri), None, server.s3.credential, (), ())
     assert len(manifest_of(uri, resolution).files) == 50_000
     assert len(server.requests) == 50, "a page for each thousand, and no request for each object"
+
+
+def test_objects_are_not_asked_about_one_by_one_where_a_sample_has_nothing_to_tell(own: Callable[..., OwnS3]) -> None:
+    server = own(*(Listed(f"m/{number:03d}", number) for number in range(200)))
+    found = S3Source().resolve(parse_uri("s3://bucket/m"), None, server.s3.credential, (), ())
+    assert len(found.files) == 200
+    assert 1 < len([request for request in server.requests if request.startswith("HEAD")]) <= SAMPLE
+
+
+def test_all_objects_are_asked_about_where_one_has_a_checksum(s3: S3, bucket: str) -> None:
+    contents = {f"m/{number:02d}": b"%d" % number for number in range(2 * SAMPLE)}
+    for key, body in contents.items():
+        put(s3, bucket, {key: body}, **published("SHA256", body))
+    files = resolve(s3, f"s3://{bucket}/m").files
+    assert {f"m/{file.path}": file.sha256 for file in files} == {
+        key: hashlib.sha256(body).hexdigest() for key, body in contents.items()
+    }
 
 
 def test_the_revision_stands_for_the_content_and_for_who_has_it(s3: S3, bucket: str, own: Callable[..., OwnS3]) -> None:

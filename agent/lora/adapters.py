@@ -108,6 +108,8 @@ class Adapters:
         self._dirty = Wakeup(clock)
         self._around: Surroundings | None = None
         self._instructions = Instructions()
+        self._traces: dict[ObjectKey, str] = {}
+        """Of the last change of each model that is, or still is, in a pod."""
         self._retried: frozenset[ObjectKey] = frozenset()
         self._arrangements: dict[str, Arrangement] = {}
         self._sessions: dict[str, Session] = {}
@@ -125,6 +127,7 @@ class Adapters:
             for key, adapter in instructions.adapters.items()
             if key in before.adapters and before.adapters[key].attempt != adapter.attempt
         }
+        self._traces.update((key, adapter.trace) for key, adapter in instructions.adapters.items())
         self._record.know(instructions.adapters, adapters=True)
         self._record.know(instructions.others, adapters=False)
         if self._around is not None:
@@ -209,6 +212,7 @@ class Adapters:
                 lanes=self._lanes,
                 out=self._note_outcome,
                 count=self._count,
+                trace=lambda key: self._traces.get(key, ""),
                 changed=self._note_change,
                 clock=self._clock,
                 rng=self._rng,
@@ -220,6 +224,8 @@ class Adapters:
                     self._arrange(around)
                     gone = [key for key in self._record.models if not self._is_here(key)]
                     self._record.know(gone, adapters=False)
+                    for key in gone:
+                        self._traces.pop(key, None)
                     self._note_change()
                     await self._dirty.wait()
                     await self._clock.sleep(GATHER_SECONDS)
@@ -319,12 +325,15 @@ class Adapters:
             config = await in_thread(lambda: read_adapter(Path(files.path)))
             self._inspected[key] = Inspected(files.manifest_digest, config)
         except InvalidAdapter as error:
-            _log.warning("the files are no adapter: %s", error, extra={"model": str(key), "node": self._node})
+            _log.warning("the files are no adapter: %s", error, extra=self._fields(key))
             self._inspected[key] = Inspected(files.manifest_digest, None, str(error))
         except OSError as error:
             # Whatever it is, the model's own checks find it as well.
-            _log.warning("the files cannot be read: %s", error, extra={"model": str(key), "node": self._node})
+            _log.warning("the files cannot be read: %s", error, extra=self._fields(key))
             await self._clock.sleep(INSPECT_AGAIN_SECONDS)
         finally:
             self._inspecting.pop(key, None)
             self._dirty.set()
+
+    def _fields(self, key: ObjectKey) -> dict[str, str]:
+        return {"model": str(key), "node": self._node, "trace": self._traces.get(key, "")}

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from modelcache.kube.errors import printable
 from modelcache.kube.resources import ObjectKey
+from modelcache.logs import readable_trace
 from modelcache.rpc.modelcache_pb2 import DesiredModel, DesiredState, WorkerPod
 
 _log = logging.getLogger(__name__)
@@ -68,6 +69,8 @@ class WantedAdapter:
     manifest_digest: str | None
     pods: frozenset[str]
     attempt: str = ""
+    trace: str = field(default="", compare=False)
+    """Which change of the DynamoModel this follows from, for log lines; another one alone is no change of mind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +98,8 @@ def read_instructions(message: DesiredState) -> Instructions:
         if entry.HasField("adapter"):
             problem = _flaw(entry)
             if problem:
-                _log.warning("the adapter is left as it is: %s", problem, extra={"model": str(key)})
+                fields = {"model": str(key), "trace": readable_trace(entry.trace)}
+                _log.warning("the adapter is left as it is: %s", problem, extra=fields)
                 kept.add(key)
             else:
                 adapters[key] = _adapter(key, entry)
@@ -130,6 +134,7 @@ def _adapter(key: ObjectKey, entry: DesiredModel) -> WantedAdapter:
         manifest_digest=entry.manifest_digest or None,
         pods=frozenset(adapter.pod_uids),
         attempt=entry.attempt,
+        trace=readable_trace(entry.trace),
     )
 
 

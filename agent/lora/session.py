@@ -36,6 +36,7 @@ from agent.lora.probe import find_engine
 from agent.lora.record import Entry, Record
 from agent.wakeup import Wakeup
 from modelcache.kube.clock import Clock
+from modelcache.kube.resources import ObjectKey
 
 _log = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ class Surroundings:
 
     `out` is told that an entry of the record has been taken out of its pod, or (with the trouble) that it has been given
     up. `changed` is called whenever something that is reported may differ. `count` is told about each `load` and `unload` that
-    was asked for, and whether it succeeded.
+    was asked for, and whether it succeeded. `trace` is that of the last change of a model (see `modelcache.logs`).
     """
 
     node: str
@@ -62,6 +63,7 @@ class Surroundings:
     out: Callable[[Entry, Trouble | None], None]
     changed: Callable[[], None]
     count: Callable[[str, bool], None]
+    trace: Callable[[ObjectKey], str]
     clock: Clock
     rng: Random
 
@@ -136,7 +138,7 @@ class Session:
             self._spawn(self._unload(action.lora_name))
         elif isinstance(action, Confirm):
             record.put(self._entry(action.target, confirmed=True))
-            self._say(f"{action.target.lora_name} is loaded from {action.target.identity.uri}")
+            self._say(f"{action.target.lora_name} is loaded from {action.target.identity.uri}", of=action.target)
         elif isinstance(action, Drop):
             self._drop(action)
         else:
@@ -177,7 +179,7 @@ class Session:
             async with around.lanes.place():
                 await self._asked(engine.load(name, target.identity.uri))
         except EngineError as error:
-            self._say(f"loading {name} from {target.identity.uri} failed: {error}", logging.WARNING)
+            self._say(f"loading {name} from {target.identity.uri} failed: {error}", logging.WARNING, of=target)
             knowledge.load_failed(target, error, around.clock.now())
             around.count("load", False)
         else:
@@ -188,12 +190,13 @@ class Session:
         around, knowledge = self._around, self.knowledge
         engine = self._engine
         assert engine is not None
-        self._say(f"takes {name} out")
+        entry = around.record.of_pod(self.pod.uid).get(name)
+        self._say(f"takes {name} out", of=entry)
         try:
             async with around.lanes.place():
                 await self._asked(engine.unload(name))
         except EngineError as error:
-            self._say(f"taking {name} out failed: {error}", logging.WARNING)
+            self._say(f"taking {name} out failed: {error}", logging.WARNING, of=entry)
             knowledge.unload_failed(name, error, around.clock.now())
             around.count("unload", False)
         else:
@@ -215,18 +218,17 @@ class Session:
         entry = record.of_pod(self.pod.uid)[name]
         record.drop(self.pod.uid, name)
         if action.gone:
-            self._say(f"{name} was lost with an earlier container")
+            self._say(f"{name} was lost with an earlier container", of=entry)
             return
         self.knowledge.forget(name)
-        self._say(f"{name} is out")
+        self._say(f"{name} is out", of=entry)
         self._around.out(entry, None)
 
     def _give_up(self, action: GiveUp) -> None:
         entry = self._around.record.of_pod(self.pod.uid)[action.lora_name]
         self._around.record.put(_given_up(entry))
-        self._say(
-            f"nothing waits any longer for {entry.lora_name} to be out: {action.trouble.message}", logging.WARNING
-        )
+        text = f"nothing waits any longer for {entry.lora_name} to be out: {action.trouble.message}"
+        self._say(text, logging.WARNING, of=entry)
         self._around.out(entry, action.trouble)
 
     def _entry(self, target: Target, confirmed: bool = False) -> Entry:
@@ -268,8 +270,12 @@ class Session:
     def _context(self) -> dict[str, str]:
         return {"node": self._around.node, "pod": f"{self.pod.namespace}/{self.pod.name}"}
 
-    def _say(self, text: str, level: int = logging.INFO) -> None:
-        _log.log(level, "pod %s/%s: %s", self.pod.namespace, self.pod.name, text, extra={"node": self._around.node})
+    def _say(self, text: str, level: int = logging.INFO, *, of: Target | Entry | None = None) -> None:
+        """One line; `of` is the adapter that it is about."""
+        fields = self._context()
+        if of is not None:
+            fields |= {"model": str(of.model), "revision": of.snapshot[:12], "trace": self._around.trace(of.model)}
+        _log.log(level, "pod %s/%s: %s", self.pod.namespace, self.pod.name, text, extra=fields)
 
 
 def _place(pod: Pod) -> tuple[str, int, str, str]:

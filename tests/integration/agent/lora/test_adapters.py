@@ -338,3 +338,23 @@ async def test_which_models_are_adapters_is_known_until_they_are_gone_from_the_d
         return not node.adapters.is_adapter(LORA)
 
     await wait_until_async(forgotten)
+
+
+async def test_every_line_about_an_adapter_can_be_followed(node: Node, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "agent.lora")
+    worker = await node.worker()
+    files = node.publish(LORA, "1")
+    node.want(node.pod(worker), digest=files.manifest_digest, trace="0f8fad5b-1")
+    await node.until(LOADED)
+    node.unlist()
+    await until_has(worker, {})
+    await wait_until_async(lambda: _gone(node))
+    lines = [record for record in caplog.records if hasattr(record, "model")]
+    assert [record.getMessage().rpartition(": ")[2] for record in lines] == [
+        "a is loaded from file:///models/lora/1",
+        "takes a out",
+        "a is out",
+    ]
+    for line in lines:
+        fields = (line.__dict__[each] for each in ("model", "revision", "trace", "node", "pod"))
+        assert tuple(fields) == ("team/lora", "1", "0f8fad5b-1", "node-0", "team/worker-0")

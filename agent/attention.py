@@ -38,7 +38,7 @@ async def attend(
     try:
         while not running.done():
             progress = fetch.progress()
-            count.look(progress)
+            count.look(progress, len(fetch.peer_problems()))
             moment = progress.fetched_bytes + progress.verified_bytes if progress is not None else 0
             if moment != last or progress is None or progress.waiting is None:
                 moved, last = clock.now(), moment
@@ -50,10 +50,10 @@ async def attend(
         looked(fetch, fetch.progress())
         error = running.exception()
         if not isinstance(error, Cancelled):
-            count.end(fetch.progress(), success=error is None)
+            count.end(fetch.progress(), len(fetch.peer_problems()), success=error is None)
         return running.result()
     finally:
         if not running.done():
             running.cancel()
             await asyncio.wait([running])
-            count.look(fetch.progress())
+            count.look(fetch.progress(), len(fetch.peer_problems()))

@@ -20,9 +20,12 @@ class DownloadCount:
         """Bytes from the origin and from peers."""
         self._complete_at: float | None = None
         self._waits_until = 0.0
+        self._dropped = 0
 
-    def look(self, progress: Progress | None) -> None:
-        """Count what has come since the last look."""
+    def look(self, progress: Progress | None, dropped: int) -> None:
+        """Count what has come since the last look; `dropped` peers have sent wrong content so far."""
+        self._metrics.dropped_peers(dropped - self._dropped)
+        self._dropped = dropped
         if progress is None:
             return
         now = (progress.fetched_bytes - progress.peer_bytes, progress.peer_bytes)
@@ -39,9 +42,9 @@ class DownloadCount:
             self._waits_until = waiting.until
             self._metrics.failed(waiting.reason, permanent=False)
 
-    def end(self, progress: Progress | None, *, success: bool) -> None:
+    def end(self, progress: Progress | None, dropped: int, *, success: bool) -> None:
         """The download has succeeded or failed. (One that was called off is neither.)"""
-        self.look(progress)
+        self.look(progress, dropped)
         now = self._clock.now()
         self._metrics.downloaded(now - self._began, success=success)
         if success and self._complete_at is not None:

@@ -76,6 +76,9 @@ class AgentMetrics:
             "scheme",
         )
         self._served = counter("peer_served_bytes_total", "Bytes sent to other agents.")
+        self._dropped = counter(
+            "peers_dropped_total", "Agents that have sent wrong content, and are not asked for that model any more."
+        )
         self._download = histogram(
             "download_duration_seconds",
             "Time from the first byte of a revision to the last one verified, by result.",
@@ -129,6 +132,10 @@ class AgentMetrics:
     def served(self, count: int) -> None:
         """So many bytes went to another agent."""
         self._served.inc(count)
+
+    def dropped_peers(self, count: int) -> None:
+        """So many more agents have been caught sending wrong content."""
+        self._dropped.inc(count)
 
     def downloaded(self, seconds: float, *, success: bool) -> None:
         """A download ended."""

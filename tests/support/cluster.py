@@ -135,6 +135,10 @@ class CacheCluster:
         self.start_controller()
         for node in self.nodes:
             self.start_agent(node)
+        self.wait_connected()
+
+    def wait_connected(self) -> None:
+        """Returns when every agent, as it runs now, has been connected."""
         for node in self.nodes:
             self._processes[node].stderr.wait_for(lambda line: CONNECTED in line)
 
@@ -169,8 +173,8 @@ class CacheCluster:
         pid = holder.split("_")[-2]
         return next((name for name, process in self._processes.items() if str(process.pid) == pid), "")
 
-    def start_agent(self, node: str, *options: str) -> None:
-        """Start the agent of `node` (again)."""
+    def start_agent(self, node: str, *options: str, module: str = "cli.main") -> None:
+        """Start the agent of `node` (again). `module` takes the arguments of `modelcache`."""
         projected = self._projected / node
         if not projected.exists():
             self.project(node)
@@ -178,13 +182,13 @@ class CacheCluster:
             node, "agent", "--node", node, "--controller", ",".join(self._addresses),
             "--enrolment", ",".join(self._enrolments),
             "--token-file", str(projected / "token"), "--ca-file", str(projected / "ca.crt"),
-            "--root", str(self.directory / node), *options,
+            "--root", str(self.directory / node), *options, module=module,
         )  # fmt: skip
 
-    def _start(self, name: str, *arguments: str) -> None:
+    def _start(self, name: str, *arguments: str, module: str = "cli.main") -> None:
         self.kill(name)
         common = ("--kubeconfig", str(self._kubeconfig), "--log-format", "text", "--log-level", "debug")
-        self._processes[name] = python_module("cli.main", *arguments, *common, env=self._environment)
+        self._processes[name] = python_module(module, *arguments, *common, env=self._environment)
 
     def kill(self, name: str) -> None:
         """`kill -9` of the controller (`controller`) or of a node's agent."""

@@ -75,10 +75,20 @@ class Member:
     def address(self) -> str:
         return str(self.exchange.address)
 
-    def meet(self, others: Iterable[Member], manifest: Manifest, complete: Iterable[Member] = ()) -> None:
-        """What the controller would say: these are your peers."""
-        done = {member.node for member in complete}
-        self._peers = [PeerAddress(m.node, m.zone, m.address, m.node in done) for m in others if m is not self]
+    def meet(
+        self,
+        others: Iterable[Member],
+        manifest: Manifest,
+        complete: Iterable[Member] = (),
+        earlier: Iterable[Member] = (),
+    ) -> None:
+        """What the controller would say: these are your peers; those in `earlier` have another revision."""
+        done, former = {member.node for member in complete}, {member.node for member in earlier}
+        self._peers = [
+            PeerAddress(m.node, m.zone, m.address, m.node in done, earlier=int(m.node in former))
+            for m in others
+            if m is not self
+        ]
         self.exchange.grant({MODEL: Grant({peer.node: peer.address for peer in self._peers}, sizes_in(manifest))})
         if self.swarm is not None:
             self.swarm.update(self._peers)
@@ -155,10 +165,10 @@ class Team:
     def _wallet(self, node: str) -> Wallet | None:
         return wallet(credentials(self.authority, Identity(node))) if self.authority else None
 
-    def introduce(self, manifest: Manifest, complete: Sequence[Member] = ()) -> None:
+    def introduce(self, manifest: Manifest, complete: Sequence[Member] = (), earlier: Sequence[Member] = ()) -> None:
         """Everybody knows everybody."""
         for member in self.members:
-            member.meet(self.members, manifest, complete)
+            member.meet(self.members, manifest, complete, earlier)
 
     def run(self, manifest: Manifest, members: Sequence[Member] | None = None) -> None:
         """Everybody downloads and finishes."""
@@ -182,12 +192,14 @@ def garble(member: Member, *, honest_digest: bool) -> None:
 
     def lying(key: ContentKey, size: int) -> Content | None:
         content = find(key, size)
-        return _garbled(content, honest_digest=honest_digest) if content is not None else None
+        return garbled(content, honest_digest=honest_digest) if content is not None else None
 
     holdings.find = lying  # type: ignore[method-assign]  # a peer gone bad
 
 
-def _garbled(content: Content, *, honest_digest: bool) -> Content:
+def garbled(content: Content, *, honest_digest: bool) -> Content:
+    """`content` with a wrong byte in every piece."""
+
     def piece(index: int) -> bytes:
         part = piece_at(index, content.size, content.piece_bytes)
         descriptor = content.open()

@@ -35,24 +35,34 @@ def test_gauges_show_the_state_of_the_moment() -> None:
 def test_a_download_is_counted_as_it_goes_on() -> None:
     registry, clock = CollectorRegistry(), FakeClock()
     count = DownloadCount(AgentMetrics(registry), "hf://org/name", clock)
-    count.look(None)
-    count.look(progress(40, fetched=30))
-    count.look(progress(40, fetched=30))
+    count.look(None, 0)
+    count.look(progress(40, fetched=30), 0)
+    count.look(progress(40, fetched=30), 0)
     assert value(registry, "fetched_bytes_total", via="origin", scheme="hf") == 30
     clock.advance(7)
-    count.look(progress(100, fetched=90))
+    count.look(progress(100, fetched=90), 0)
     clock.advance(3)
-    count.end(progress(100, fetched=90), success=True)
+    count.end(progress(100, fetched=90), 0, success=True)
     assert value(registry, "fetched_bytes_total", via="origin", scheme="hf") == 90
     assert value(registry, "download_duration_seconds_sum", result="success") == 10
     assert value(registry, "verify_duration_seconds_sum", occasion="download") == 3
+
+
+def test_every_peer_that_is_dropped_counts_once() -> None:
+    registry, clock = CollectorRegistry(), FakeClock()
+    count = DownloadCount(AgentMetrics(registry), "hf://org/name", clock)
+    assert value(registry, "peers_dropped_total") == 0
+    for dropped in (1, 1, 2):
+        count.look(progress(10), dropped)
+    count.end(progress(100), 2, success=True)
+    assert value(registry, "peers_dropped_total") == 2
 
 
 def test_every_wait_of_a_download_counts_once() -> None:
     registry, clock = CollectorRegistry(), FakeClock()
     count = DownloadCount(AgentMetrics(registry), "s3://bucket", clock)
     for until in (5.0, 5.0, 9.0):
-        count.look(progress(10, waiting=Waiting("Unreachable", "no answer", until)))
+        count.look(progress(10, waiting=Waiting("Unreachable", "no answer", until)), 0)
     assert value(registry, "retries_total", reason="Unreachable") == 2
     assert value(registry, "errors_total", reason="Unreachable") is None
 
@@ -60,13 +70,13 @@ def test_every_wait_of_a_download_counts_once() -> None:
 def test_bad_pieces_begin_the_check_anew() -> None:
     registry, clock = CollectorRegistry(), FakeClock()
     count = DownloadCount(AgentMetrics(registry), "hf://org/name", clock)
-    count.look(progress(100))
+    count.look(progress(100), 0)
     clock.advance(50)
-    count.look(progress(84))
+    count.look(progress(84), 0)
     clock.advance(5)
-    count.look(progress(100))
+    count.look(progress(100), 0)
     clock.advance(2)
-    count.end(progress(100), success=True)
+    count.end(progress(100), 0, success=True)
     assert value(registry, "verify_duration_seconds_sum", occasion="download") == 2
 
 

@@ -38,6 +38,14 @@ class CountingSink:
         self._count(count)
         self._sink.filled(count)
 
+    def share(self, descriptor: int) -> bool:
+        """See Sink."""
+        before = self._sink.position
+        shared = self._sink.share(descriptor)
+        if shared:
+            self._count(self._sink.position - before)
+        return shared
+
     def restart(self) -> None:
         """See Sink."""
         self._sink.restart()

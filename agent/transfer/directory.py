@@ -1,4 +1,9 @@
-"""Reads files that are on this machine already: `file://` locations, such as a share that is mounted on the node."""
+"""Reads files that are on this machine already: `file://` locations, such as a share that is mounted on the node.
+
+Where source and cache are on one file system that can share content between files (see `agent.transfer.reflink`), it is
+shared: nothing is written and no room is taken. Everything else is the same: each piece is read for its digests, and the file
+must be the one that was listed, and still be it afterwards. Otherwise bytes are copied.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +29,7 @@ from modelcache.sources.file import version_of
 
 
 class DirectorySource:
-    """The PieceSource of a model whose files are local. Copied like any other: checked while it is read."""
+    """The PieceSource of a model whose files are local. Checked like any other while it is read."""
 
     def __init__(self, places: Places) -> None:
         self._places = places
@@ -56,7 +61,8 @@ class DirectorySource:
             os.posix_fadvise(descriptor, sink.position, sink.end - sink.position, os.POSIX_FADV_SEQUENTIAL)
             while sink.position < sink.end:
                 cancel.check()
-                sink.filled(_read(descriptor, sink, path, file))
+                if not sink.share(descriptor):
+                    sink.filled(_read(descriptor, sink, path, file))
             if _moment(os.fstat(descriptor)) != _moment(found):
                 raise SourceChanged(f"{file.path}: {path} was written to while it was read")
         finally:

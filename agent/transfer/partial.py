@@ -19,6 +19,7 @@ from pathlib import Path
 from agent.store.durable import remove_tree
 from agent.transfer.journal import Claim, Journal, Strength
 from agent.transfer.pieces import Piece, piece_at, piece_count
+from agent.transfer.reflink import clone_range
 
 
 class PartialFile:
@@ -156,6 +157,10 @@ class PartialFile:
             while data:
                 count = os.pwrite(self._descriptor, data, offset)
                 data, offset = data[count:], offset + count
+
+    def clone(self, source: int, piece: Piece) -> bool:
+        """Lets a piece share the bytes that an open file has at the same place, where that is possible; whether it was."""
+        return clone_range(source, self._descriptor, piece.start, piece.end - piece.start)
 
     def read(self, offset: int, buffer: memoryview) -> int:
         """Reads at `offset` into `buffer`; how many bytes were read. From the page cache, if it was written just now."""

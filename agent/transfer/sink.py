@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import xxhash
 
-from agent.store.errors import io_errors
+from agent.store.errors import StoreIOError, io_errors
 from agent.transfer.hashing import FileDigest
 from agent.transfer.partial import PartialFile
 from agent.transfer.source import PieceMismatch
@@ -63,6 +63,8 @@ class PieceSink:
         self._received = received
         self._finished = finished
         self._empty_digest = digest
+        self._cloned = False
+        """Whether the bytes that come in are in the file already."""
         self._enter(self.start)
 
     def _enter(self, offset: int) -> None:
@@ -117,13 +119,31 @@ class PieceSink:
             return
         data = self._buffer[:count]
         if not self._skip:
-            # Not OSError: to a source that would look like trouble with its connection.
-            with io_errors("write", self._partial.data):
-                self._partial.write(self._flushed, data)
+            if not self._cloned:
+                # Not OSError: to a source that would look like trouble with its connection.
+                with io_errors("write", self._partial.data):
+                    self._partial.write(self._flushed, data)
             self._piece_digest.update(data)
             if self._digest is not None:
                 self._digest.update(data)
         self._flushed = self.position
+
+    def share(self, descriptor: int) -> bool:
+        """See Sink. Digests are those of the partial file, whatever becomes of the other one. Raises StoreIOError."""
+        end = self._piece.end
+        if self._skip or self.position != self._piece.start or not self._partial.clone(descriptor, self._piece):
+            return False
+        self._cloned = True
+        try:
+            while self.position < end:
+                with io_errors("read", self._partial.data):
+                    count = self._partial.read(self.position, self.space())
+                if count == 0:
+                    raise StoreIOError(f"{self._partial.data} was cut off at byte {self.position} by somebody else")
+                self.filled(count)
+        finally:
+            self._cloned = False
+        return True
 
     def release(self) -> None:
         """Flushes and gives the buffer back: bytes stop flowing for now."""

@@ -51,6 +51,13 @@ class Sink(Protocol):
         """The first `count` bytes of `space()` are there."""
         ...
 
+    def share(self, descriptor: int) -> bool:
+        """Takes the piece that begins here from the same place of an open file, without a copy; whether that was possible.
+
+        If so, it is checked like any other and `position` is at its end. If not, nothing has changed.
+        """
+        ...
+
     def restart(self) -> None:
         """Forgets everything: position = start."""
         ...

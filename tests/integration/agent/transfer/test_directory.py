@@ -63,6 +63,9 @@ class WritingSink:
             os.utime(self._path, ns=(1, self._path.stat().st_mtime_ns + 1))
         self.position += count
 
+    def share(self, descriptor: int) -> bool:
+        return False
+
     def restart(self) -> None:
         self.position = 0
 

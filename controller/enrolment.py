@@ -122,12 +122,15 @@ class EnrolmentService(EnrolmentServiceServicer):
         self._slots = asyncio.Semaphore(REVIEWS)
         self._waiting = 0
         self._quietly = LogLimit(_log, clock.now)
+        self.on_call: Callable[[str], None] = lambda peer: None
+        """Told the address behind each call, as the first thing."""
 
     # As in `controller.stream`: the generated base class describes two kinds of servers in one signature.
     async def IssueCertificate(
         self, request: pb.IssueCertificateRequest, context: Context
     ) -> pb.IssueCertificateResponse:
         """A certificate for the node that the token names."""
+        self.on_call(context.peer())
         try:
             certificate = await self._issue(request)
         except Refused as error:

@@ -123,6 +123,7 @@ async def _work(
         wall=lambda: datetime.now(UTC), lifetime=lifetime, on_signer=watched.metrics.authority_expires,
     )  # fmt: skip
     server.on_refused(watched.metrics.refused)
+    server.on_silent(watched.metrics.silent)
     trust.on_distrust = lambda: server.end_streams("the certificate authority was replaced; connect again")
     await trust.load()
     service = EnrolmentService(client, trust, settings.agent_user, clock, watched.metrics.certificate_asked)

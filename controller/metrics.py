@@ -72,6 +72,11 @@ class ControllerMetrics:
         self._refused = counter(
             "agent_refusals_total", "Agents and requests of agents that were refused, by reason.", "reason"
         )
+        self._silent = counter(
+            "silent_connections_total",
+            "Connections that were refused in the handshake, or said nothing, by port.",
+            "port",
+        )
         self._certificates = counter("certificates_total", "Certificates that agents asked for, by result.", "result")
         self._terms = counter("leader_terms_total", "How often this process became the leader.")
         self._authority = Gauge(
@@ -80,6 +85,8 @@ class ControllerMetrics:
         )  # fmt: skip
         for result in ("issued", "refused"):
             self._certificates.labels(result)
+        for port in ("agents", "enrolment"):
+            self._silent.labels(port)
         registry.register(_StateCollector(self))
 
     def timed(
@@ -121,6 +128,10 @@ class ControllerMetrics:
     def refused(self, reason: str) -> None:
         """An agent, or a request of one, was refused; `reason` is a word, such as `unauthenticated`."""
         self._refused.labels(self._reason(reason)).inc()
+
+    def silent(self, port: str, count: int) -> None:
+        """So many connections to a port were refused in the handshake, or said nothing."""
+        self._silent.labels(port).inc(count)
 
     def certificate_asked(self, refusal: str) -> None:
         """An agent asked for a certificate; `refusal` is why it got none, empty when it got one."""

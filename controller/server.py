@@ -5,8 +5,8 @@
     health       the gRPC health protocol in plain text, because that is all that a kubelet's probe speaks; nothing else.
 
 They are servers of their own, so that what strangers do to the second and third one cannot use up the first one's places.
-How many connections each accepts, how long one may take to say who it is, and how large messages are, is bounded here. gRPC
-does not tell of handshakes that fail, so what is noticed is that there are too many of them.
+How many connections each accepts, how long one may take to say who it is, and how large messages are, is bounded here;
+handshakes that fail are noticed by `controller.doors`.
 
 `benchmarks/flood.py` shows what strangers can do to these ports.
 
@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 import time
 from collections.abc import Callable
 
@@ -27,6 +26,7 @@ from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health
 
+from controller.doors import INTERVAL, Door
 from controller.enrolment import EnrolmentService
 from controller.stream import AgentService, Desk
 from modelcache.rpc import modelcache_pb2 as pb
@@ -46,9 +46,6 @@ HANDSHAKE_SECONDS = 10
 """From connecting to the end of the TLS handshake; gRPC's own limit is two minutes."""
 MAX_ENROLMENT_BYTES = 64 * 1024
 """Of a request for a certificate; ours have two kilobytes."""
-
-CROWD = 3000
-"""Connections to one port within a minute; a thousand agents that have lost their controller come twice."""
 
 SERVICE: str = pb.DESCRIPTOR.services_by_name["ModelCacheService"].full_name
 """Name under which the health protocol tells whether agents are served, that is whether this replica leads."""
@@ -96,31 +93,6 @@ _HEALTH: Options = [
 ]
 
 
-class Crowd:
-    """Counts the connections to one port by the minute, and says when they are too many. Thread-safe."""
-
-    def __init__(self, port: str, now: Callable[[], float]) -> None:
-        self._port = port
-        self._now = now
-        self._lock = threading.Lock()
-        self._since = now()
-        self._count = 0
-
-    def arrived(self) -> None:
-        """Somebody has connected."""
-        with self._lock:
-            now = self._now()
-            if now - self._since >= 60.0:
-                self._since, self._count = now, 0
-            self._count += 1
-            crowded = self._count == CROWD
-        if crowded:
-            _log.warning(
-                "more than %d connections within a minute at the port for %s; those without a certificate or a token get "
-                "nothing, but something in the cluster is wrong or not well-disposed", CROWD, self._port,
-            )  # fmt: skip
-
-
 class AgentServer:
     """Listens from `start` to `stop`; answers agents from `open` to `close`, UNAVAILABLE otherwise."""
 
@@ -138,6 +110,9 @@ class AgentServer:
         self._server = self._new_server(_AGENTS)
         add_ModelCacheServiceServicer_to_server(self._service, self._server)
         self._others: list[aio.Server] = []
+        self._doors: list[Door] = []
+        self._on_silent: Callable[[str, int], None] = lambda port, count: None
+        self._watching: asyncio.Task[None] | None = None
 
     def _new_server(self, options: Options) -> aio.Server:
         server = aio.server(options=options)
@@ -149,7 +124,9 @@ class AgentServer:
         await self._serving(False)
         credentials = None
         if self.wallet is not None:
-            credentials = server_credentials(self.wallet, clients=True, on_connection=_crowd("agents"))
+            door = self._door("agents")
+            self._service.on_call = door.called
+            credentials = server_credentials(self.wallet, clients=True, on_connection=door.arrived)
         return await _listen(self._server, "listen", self._address, credentials)
 
     async def start_enrolment(self, address: Address, service: EnrolmentService, wallet: Wallet) -> Address:
@@ -157,7 +134,9 @@ class AgentServer:
         server = aio.server(options=_ENROLMENT)
         add_EnrolmentServiceServicer_to_server(service, server)
         self._others.append(server)
-        credentials = server_credentials(wallet, clients=False, on_connection=_crowd("enrolment"))
+        door = self._door("enrolment")
+        service.on_call = door.called
+        credentials = server_credentials(wallet, clients=False, on_connection=door.arrived)
         return await _listen(server, "enrolment_listen", address, credentials)
 
     async def start_health(self, address: Address) -> Address:
@@ -169,6 +148,10 @@ class AgentServer:
     def on_refused(self, observe: Callable[[str], None]) -> None:
         """Tell `observe` the reason whenever an agent is turned away at the stream."""
         self._service.on_refused = observe
+
+    def on_silent(self, observe: Callable[[str, int], None]) -> None:
+        """Tell `observe` the port and the number of connections that were refused in the handshake, or said nothing."""
+        self._on_silent = observe
 
     async def open(self, desk: Desk) -> None:
         """Answer agents from now on."""
@@ -195,19 +178,34 @@ class AgentServer:
 
     async def stop(self) -> None:
         """Stop listening. Ends the streams first: gRPC prints a traceback for each that is alive when it stops."""
+        if self._watching is not None:
+            self._watching.cancel()
         await self.close()
         await self._health.enter_graceful_shutdown()
         await asyncio.gather(*(server.stop(STOP_GRACE) for server in (self._server, *self._others)))
+
+    def _door(self, port: str) -> Door:
+        door = Door(port, time.monotonic, lambda count: self._on_silent(port, count))
+        self._doors.append(door)
+        if self._watching is None:
+            self._watching = asyncio.create_task(self._watch(), name="watches the doors")
+        return door
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(INTERVAL)
+            self.look_at_doors()
+
+    def look_at_doors(self) -> None:
+        """Notice who has connected and said nothing; done every INTERVAL by itself."""
+        for door in self._doors:
+            door.look()
 
     async def _serving(self, serving: bool) -> None:
         """The process is well whether it leads or not: a replica that stands by must not be restarted."""
         status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
         await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
         await self._health.set(SERVICE, status)
-
-
-def _crowd(port: str) -> Callable[[], None]:
-    return Crowd(port, time.monotonic).arrived
 
 
 async def _listen(

@@ -129,12 +129,15 @@ class AgentService(ModelCacheServiceServicer):
         self._wall = wall
         self.on_refused: Callable[[str], None] = lambda code: None
         """Told when an agent is turned away for good."""
+        self.on_call: Callable[[str], None] = lambda peer: None
+        """Told the address behind each call, as the first thing."""
 
     # The generated base class describes the synchronous and the asyncio server in one signature that neither fits.
     async def Sync(
         self, request_iterator: AsyncIterator[pb.SyncRequest], context: Context
     ) -> AsyncIterator[pb.SyncResponse]:
         """One agent's stream, until either side ends it."""
+        self.on_call(context.peer())
         desk = self.desk
         if desk is None:
             await _refuse(context, grpc.StatusCode.UNAVAILABLE, NOT_SERVING)
@@ -161,6 +164,7 @@ class AgentService(ModelCacheServiceServicer):
         context: aio.ServicerContext[pb.GetManifestRequest, pb.GetManifestResponse],
     ) -> AsyncIterator[pb.GetManifestResponse]:
         """The manifest that the node behind this connection should hold, in chunks."""
+        self.on_call(context.peer())
         desk = self.desk
         if desk is None:
             await context.abort(grpc.StatusCode.UNAVAILABLE, NOT_SERVING)
@@ -182,6 +186,7 @@ class AgentService(ModelCacheServiceServicer):
         context: aio.ServicerContext[pb.TellListingRequest, pb.TellListingResponse],
     ) -> pb.TellListingResponse:
         """What the node behind this connection has found in a source that only nodes can see."""
+        self.on_call(context.peer())
         desk = self.desk
         if desk is None:
             await context.abort(grpc.StatusCode.UNAVAILABLE, NOT_SERVING)

@@ -174,12 +174,15 @@ def missing_digests(manifest: Manifest, digests: Mapping[str, str]) -> dict[str,
     return {file.path: digests[file.path] for file in manifest.files if file.sha256 is None and file.path in digests}
 
 
-def needed_by(known: Known, digests: Mapping[str, str]) -> Keep:
+def needed_by(namespace: str, known: Known, digests: Mapping[str, str]) -> Keep:
     """What a manifest that is not published yet needs of the store. `digests`: what was fetched for it, by path."""
     manifest = known.manifest
     return Keep(
         blobs={file.sha256 or digests.get(file.path, "") for file in manifest.files},
-        partials={partial_key(manifest.source, manifest.revision, file.path, file.sha256) for file in manifest.files},
+        partials={
+            partial_key(namespace, manifest.source, manifest.revision, file.path, file.sha256)
+            for file in manifest.files
+        },
         manifests={known.digest},
     )
 

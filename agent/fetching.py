@@ -23,10 +23,12 @@ class TransferFetcher:
         self._downloader = downloader
         self._exchange = exchange
 
-    def begin(self, manifest: Manifest, credential: Credential | None, peers: Sequence[PeerAddress]) -> TransferFetch:
+    def begin(
+        self, namespace: str, manifest: Manifest, credential: Credential | None, peers: Sequence[PeerAddress]
+    ) -> TransferFetch:
         """See Fetcher."""
-        swarm = self._exchange.swarm(peers) if self._exchange is not None else None
-        return TransferFetch(self._store, self._downloader, manifest, credential, swarm)
+        swarm = self._exchange.swarm(namespace, peers) if self._exchange is not None else None
+        return TransferFetch(self._store, self._downloader, namespace, manifest, credential, swarm)
 
 
 class TransferFetch:
@@ -36,12 +38,14 @@ class TransferFetch:
         self,
         store: Store,
         downloader: Downloader,
+        namespace: str,
         manifest: Manifest,
         credential: Credential | None,
         swarm: Swarm | None,
     ) -> None:
         self._store = store
         self._downloader = downloader
+        self._namespace = namespace
         self._manifest = manifest
         self._credential = credential
         self._swarm = swarm
@@ -56,6 +60,7 @@ class TransferFetch:
         return self._downloader.fetch(
             self._manifest,
             lambda file: self._locate(source, uri, file),
+            namespace=self._namespace,
             hold=self._closing.enter_context(self._store.hold()),
             watch=self._watch,
             cancel=self._cancel,

@@ -337,7 +337,9 @@ class Models:
 
     def _needed(self) -> Keep:
         needs = [
-            needed_by(worker.known, worker.digests) for worker in self._workers.values() if worker.known is not None
+            needed_by(key.namespace, worker.known, worker.digests)
+            for key, worker in self._workers.items()
+            if worker.known is not None
         ]
         return Keep(
             blobs=frozenset().union(*(need.blobs for need in needs)),

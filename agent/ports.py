@@ -115,6 +115,8 @@ class Fetch(Protocol):
 class Fetcher(Protocol):
     """Begins downloads."""
 
-    def begin(self, manifest: Manifest, credential: Credential | None, peers: Sequence[PeerAddress]) -> Fetch:
-        """A download that starts with its `run`. `peers` are the other agents of the model, to begin with."""
+    def begin(
+        self, namespace: str, manifest: Manifest, credential: Credential | None, peers: Sequence[PeerAddress]
+    ) -> Fetch:
+        """A download for a namespace that starts with its `run`. `peers` are the other agents of the model, to begin with."""
         ...

@@ -427,7 +427,8 @@ class ModelWorker:
         async def attempt() -> Mapping[str, str]:
             self._earlier = self.traffic
             self._let_go()
-            self.fetch = fetch = around.fetcher.begin(known.manifest, wanted.credential, self._trusted())
+            peers = self._trusted()
+            self.fetch = fetch = around.fetcher.begin(self.key.namespace, known.manifest, wanted.credential, peers)
             self._downloading = True
             around.changed()
             try:

@@ -162,6 +162,7 @@ def fetch(store: Store, downloader: Downloader, uri: SourceURI, steps: Steps) ->
         digests = downloader.fetch(
             manifest,
             lambda file: source.locate(uri, resolution.revision, listed[file.path], None),
+            namespace=NAMESPACE,
             hold=hold,
             progress=steps.see,
         )

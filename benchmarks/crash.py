@@ -263,7 +263,7 @@ WORK: dict[str, Callable[[World, Model], None]] = {
 
 def _fetch(store: Store, world: World, model: Model, hold: Hold) -> None:
     with Downloader(store, TransferSettings(piece_bytes=PIECE, reserve_bytes=0)) as downloader:
-        downloader.fetch(model.manifest, world.locate, hold=hold)
+        downloader.fetch(model.manifest, world.locate, namespace=NAMESPACE, hold=hold)
 
 
 def damage(world: World, model: Model, rng: random.Random) -> str:
@@ -295,7 +295,7 @@ def damage(world: World, model: Model, rng: random.Random) -> str:
 
 def judge(world: World, expected: set[Key], wanted: Model | None, damaged: str) -> Findings:
     """Opens the cache as the next agent does, lets it tidy up, and reads everything but the content `damaged`."""
-    keep = needed_by(Known.of(wanted.manifest, wanted.manifest.digest), {}) if wanted is not None else Keep()
+    keep = needed_by(NAMESPACE, Known.of(wanted.manifest, wanted.manifest.digest), {}) if wanted is not None else Keep()
     with Store.open(world.root) as store:
         store.collect_garbage(keep)
         now = {(row.name, row.snapshot) for row in store.published()}

@@ -21,7 +21,7 @@ import xxhash
 from agent.peers.access import Grant
 from agent.peers.exchange import PeerExchange
 from agent.peers.holdings import Content, Holdings
-from agent.peers.keys import ContentKey, sizes_in
+from agent.peers.keys import TenantKey, sizes_in
 from agent.peers.members import PeerAddress
 from agent.store import Store
 from agent.transfer import Downloader, Progress, TransferSettings
@@ -32,6 +32,7 @@ from modelcache.rpc.address import Address
 from modelcache.sources.base import Location
 
 ZONE = "bench"
+MODEL = ObjectKey("bench", "model")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -63,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
         told = json.loads(sys.stdin.readline())
         peers = [PeerAddress(node, ZONE, address, complete=False) for node, address in told["peers"]]
         grant = Grant({peer.node: peer.address for peer in peers}, sizes_in(manifest))
-        exchange.grant({ObjectKey("bench", "model"): grant})
+        exchange.grant({MODEL: grant})
         sys.stdin.readline()
         print(json.dumps(_download(store, downloader, exchange, manifest, peers, options.url)), flush=True)
         sys.stdin.read()
@@ -75,12 +76,13 @@ def _download(
     store: Store, downloader: Downloader, exchange: PeerExchange, manifest: Manifest, peers: list[PeerAddress], url: str
 ) -> dict[str, object]:
     started = time.perf_counter()
-    swarm = exchange.swarm(peers) if peers else None
+    swarm = exchange.swarm(MODEL.namespace, peers) if peers else None
     progress: list[Progress] = []
     with store.hold() as hold:
         digests = downloader.fetch(
             manifest,
             lambda file: Location(f"{url}/{file.path}", {}),
+            namespace=MODEL.namespace,
             hold=hold,
             progress=progress.append,
             overlay=swarm,
@@ -101,8 +103,8 @@ def _spoil(holdings: Holdings) -> None:
     """From now on what is given to others is wrong in every piece, and announced as if it were right."""
     find = holdings.find
 
-    def lying(key: ContentKey, size: int) -> Content | None:
-        content = find(key, size)
+    def lying(wanted: TenantKey, size: int) -> Content | None:
+        content = find(wanted, size)
         return _garbage(content) if content is not None else None
 
     holdings.find = lying  # type: ignore[method-assign]  # this node has gone bad

@@ -34,7 +34,7 @@ from agent.channel import open_channel
 from agent.controllers import Registrar, finder
 from agent.enrolment import EnrolmentError
 from agent.peers.client import PeerAway, PeerClient, PeerStranger
-from agent.peers.keys import ContentKey
+from agent.peers.keys import ContentKey, TenantKey
 from agent.threads import in_thread
 from agent.transfer.cancel import CancelToken
 from agent.transfer.clock import SystemClock
@@ -100,9 +100,9 @@ class Friend:
         """Ask another agent for content, and be told that we have no business with it."""
         clock = SystemClock()
         client = PeerClient(self._node, TokenBucket(None, clock), clock, self.wallet)
-        key = ContentKey("sha256:" + "0" * 64)
+        content = TenantKey("default", ContentKey("sha256:" + "0" * 64))
         try:
-            await in_thread(lambda: client.holding(self._peer_node, str(self._peer), key, 1, CancelToken()))
+            await in_thread(lambda: client.holding(self._peer_node, str(self._peer), content, 1, CancelToken()))
         except PeerStranger:
             return
         except PeerAway as error:

@@ -135,6 +135,7 @@ def _manifest(store: Store, number: int, count: int, file_bytes: int) -> Manifes
         folder = "tokenizer/" if index % 5 == 4 else ""
         entries.append(ManifestFile(path=f"{folder}file-{index:03}", size=len(data), sha256=Sha256(sha256)))
     store.commit_blobs(blobs)
+    store.admissions.admit(NAMESPACE, [blob.sha256 for blob in blobs])
     return Manifest.build(f"hf://bench/model-{number * 2 // 3:05}", f"{number:040x}", entries)
 
 

@@ -85,11 +85,12 @@ def hub_directory_name(repo_id: str) -> str:
     return "models--" + repo_id.replace("/", "--")
 
 
-def partial_key(source: str, revision: str, path: str, sha256: str | None) -> str:
+def partial_key(namespace: str, source: str, revision: str, path: str, sha256: str | None) -> str:
     """Name of the partial directory of a file: its digest where the source publishes one, else a hash of its origin.
 
-    Content with a known digest is shared by all models and revisions that need it; other content only by itself.
+    Content with a known digest is shared by all models and revisions of a namespace that need it; other content only by
+    itself. Nothing is shared between namespaces before it is complete and checked: what a file under way consists of is
+    known to nobody, and a tenant could leave wrong bytes in it, or finish what he was given most of.
     """
-    if sha256 is not None:
-        return sha256
-    return "src-" + hashlib.sha256("\0".join((source, revision, path)).encode()).hexdigest()
+    name = sha256 or "src-" + hashlib.sha256("\0".join((source, revision, path)).encode()).hexdigest()
+    return f"{namespace}.{name}"

@@ -13,10 +13,11 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from agent.peers.identity import own_headers, parse_via
-from agent.peers.keys import ContentKey
+from agent.peers.keys import TenantKey
 from agent.peers.wire import (
     DIGEST_HEADER,
     MAX_ANSWER_BYTES,
+    NAMESPACE_HEADER,
     PREFIX,
     PROGRESS_HEADER,
     VIA_HEADER,
@@ -132,11 +133,11 @@ class PeerClient:
         self._connections.close()
 
     def holding(
-        self, node: str, address: str, key: ContentKey, size: int, cancel: CancelToken, *, digests: bool = False
+        self, node: str, address: str, content: TenantKey, size: int, cancel: CancelToken, *, digests: bool = False
     ) -> Holding:
         """Which pieces the agent of `node` has, at `address`. Raises PeerError, Cancelled."""
-        target = f"{PREFIX}{key}/pieces" + ("?digests" if digests else "")
-        with _Exchange(self, node, address, target, {}, cancel) as response:
+        target = f"{PREFIX}{content.key}/pieces" + ("?digests" if digests else "")
+        with _Exchange(self, node, address, target, {NAMESPACE_HEADER: content.namespace}, cancel) as response:
             _check_status(response, 200)
             data = response.read(MAX_ANSWER_BYTES)
         holding = decode_holding(data, size)
@@ -148,7 +149,7 @@ class PeerClient:
         self,
         node: str,
         address: str,
-        key: ContentKey,
+        content: TenantKey,
         size: int,
         piece: Piece,
         sink: Sink,
@@ -158,7 +159,7 @@ class PeerClient:
         count: Callable[[int], None] = lambda count: None,
         longest: float = math.inf,
     ) -> Received:
-        """Fills `sink`, from its position to the end of `piece`, with what the agent of `node` has of `key`.
+        """Fills `sink`, from its position to the end of `piece`, with what the agent of `node` has of `content`.
 
         `refuse(digest, via)` may turn a piece down before it is read. `count` is told about every byte. What takes more than
         `longest` seconds from its first byte is broken off. Raises PeerError, Cancelled, and what the sink raises; what the
@@ -166,8 +167,8 @@ class PeerClient:
         """
         first = sink.position
         whole = first == piece.start
-        headers = {"range": f"bytes={sink.position}-{piece.end - 1}"}
-        with _Exchange(self, node, address, f"{PREFIX}{key}", headers, cancel) as response:
+        headers = {"range": f"bytes={sink.position}-{piece.end - 1}", NAMESPACE_HEADER: content.namespace}
+        with _Exchange(self, node, address, f"{PREFIX}{content.key}", headers, cancel) as response:
             _check_status(response, 206)
             digest = parse_digest(response.headers.get(DIGEST_HEADER))
             expected = f"bytes {sink.position}-{piece.end - 1}/{size}"

@@ -71,9 +71,10 @@ class PeerExchange:
         """From now on exactly these may be read by others."""
         self.access.grant(grants)
 
-    def swarm(self, peers: Iterable[PeerAddress]) -> Swarm:
-        """The swarm of one download, with these other agents to begin with."""
+    def swarm(self, namespace: str, peers: Iterable[PeerAddress]) -> Swarm:
+        """The swarm of one download for a namespace, with these other agents to begin with."""
         return Swarm(
+            namespace,
             self.node,
             self._zone(),
             peers,

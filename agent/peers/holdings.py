@@ -4,6 +4,9 @@ A download registers each file it works on (`begin`), tells when a piece is ther
 it ends (`end`). The file then usually is a blob, under another name but with the same inode: whoever has it open goes on
 reading, and whoever opens it in between finds it in one of the two places, because it is looked for in the old one first.
 
+Content is here for a namespace, and not for others: what another one is downloading, or was given, is not offered, although it
+may lie in the same file.
+
 A piece that was taken over from an earlier run and not read since is not offered: its journal may be wrong, and the wrong
 bytes would be blamed on us.
 """
@@ -19,7 +22,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from agent.peers.keys import ContentKey
+from agent.peers.keys import ContentKey, TenantKey
 from agent.peers.wire import DIGEST_BYTES, Holding
 from agent.store import Store
 from agent.store.records import git_alias
@@ -121,29 +124,29 @@ class Holdings:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._lock = threading.Lock()
-        self._arriving: dict[ContentKey, Arriving] = {}
+        self._arriving: dict[TenantKey, Arriving] = {}
         self._computing = threading.Lock()
         self._closed = False
 
     # For downloads
 
-    def begin(self, keys: Sequence[ContentKey], file: Arriving) -> None:
-        """`file` is going to have this content."""
+    def begin(self, namespace: str, keys: Sequence[ContentKey], file: Arriving) -> None:
+        """`file` is going to have this content, for a namespace."""
         with self._lock:
             for key in keys:
-                self._arriving[key] = file
+                self._arriving[TenantKey(namespace, key)] = file
 
     def arrived(self, file: Arriving) -> None:
         """A piece of `file` is finished."""
         with self._lock:
             file.wake()
 
-    def end(self, keys: Sequence[ContentKey], file: Arriving) -> None:
+    def end(self, namespace: str, keys: Sequence[ContentKey], file: Arriving) -> None:
         """The file is a blob now, or given up."""
         with self._lock:
-            for key in keys:
-                if self._arriving.get(key) is file:
-                    del self._arriving[key]
+            for content in (TenantKey(namespace, key) for key in keys):
+                if self._arriving.get(content) is file:
+                    del self._arriving[content]
             file.wake()
 
     def close(self) -> None:
@@ -155,47 +158,47 @@ class Holdings:
 
     # For the server
 
-    def find(self, key: ContentKey, size: int) -> Content | None:
-        """What is here of `key`; None when it is neither here nor on its way. Raises StoreError."""
+    def find(self, wanted: TenantKey, size: int) -> Content | None:
+        """What is here; None when it is neither here nor on its way, for this namespace. Raises StoreError."""
         with self._lock:
-            file = self._arriving.get(key)
-        return self._of_arriving(key, file) if file is not None else self._of_blob(key, size)
+            file = self._arriving.get(wanted)
+        return self._of_arriving(wanted, file) if file is not None else self._of_blob(wanted, size)
 
-    def is_blob(self, key: ContentKey, size: int) -> bool:
+    def is_blob(self, wanted: TenantKey, size: int) -> bool:
         """Whether the whole content is here, checked."""
-        return self._of_blob(key, size) is not None
+        return self._of_blob(wanted, size) is not None
 
-    def progress(self, key: ContentKey) -> int:
-        """Bytes that the download which `key` is part of got from the origin; 0 when there is none."""
+    def progress(self, wanted: TenantKey) -> int:
+        """Bytes that the download which this is part of got from the origin; 0 when there is none."""
         with self._lock:
-            file = self._arriving.get(key)
+            file = self._arriving.get(wanted)
         return file.progress() if file is not None else 0
 
-    def wait_for(self, key: ContentKey, size: int, index: int, seconds: float) -> Content | None:
+    def wait_for(self, wanted: TenantKey, size: int, index: int, seconds: float) -> Content | None:
         """`find`, as soon as piece `index` is there or nothing of it is on its way any more; at last after `seconds`."""
         deadline = time.monotonic() + seconds
         with self._lock:
-            file = self._arriving.get(key)
+            file = self._arriving.get(wanted)
         if file is not None and not file.partial.finished(index):
             file.wanted(index)
         with self._lock:
             while True:
-                file = self._arriving.get(key)
+                file = self._arriving.get(wanted)
                 left = deadline - time.monotonic()
                 if file is None or self._closed or left <= 0 or file.partial.proven_digest(index) is not None:
                     break
                 file.changed = file.changed or threading.Condition(self._lock)
                 file.changed.wait(left)
-        return self.find(key, size)
+        return self.find(wanted, size)
 
-    def _of_arriving(self, key: ContentKey, file: Arriving) -> Content:
+    def _of_arriving(self, wanted: TenantKey, file: Arriving) -> Content:
         partial = file.partial
 
         def opened() -> int:
             with contextlib.suppress(FileNotFoundError):
                 return os.open(partial.data, _FLAGS)
             # It has become a blob since we looked.
-            blob = self._of_blob(key, partial.size)
+            blob = self._of_blob(wanted, partial.size)
             if blob is None:
                 raise FileNotFoundError(errno.ENOENT, "given up, or just becoming a blob", str(partial.data))
             return blob.open()
@@ -211,11 +214,13 @@ class Holdings:
             open=opened,
         )
 
-    def _of_blob(self, key: ContentKey, size: int) -> Content | None:
-        algorithm, _, digest = key.partition(":")
+    def _of_blob(self, wanted: TenantKey, size: int) -> Content | None:
+        algorithm, _, digest = wanted.key.partition(":")
         sha256 = digest if algorithm == "sha256" else self._store.blob_for(git_alias(digest, size))
         row = self._store.blob(sha256) if sha256 is not None else None
         if sha256 is None or row is None or row.size != size:
+            return None
+        if not self._store.admissions.holds(wanted.namespace, sha256):
             return None
         known = self._store.pieces(sha256) if row.verified_at is not None else None
         if known is None:

@@ -10,12 +10,20 @@ the manifest is complete.
 from __future__ import annotations
 
 import re
-from typing import NewType
+from typing import NamedTuple, NewType
 
 from modelcache.manifest import Manifest, ManifestFile
 
 ContentKey = NewType("ContentKey", str)
 """A digest with its algorithm in front, as above."""
+
+
+class TenantKey(NamedTuple):
+    """Content as one namespace has it: whether it may be read there is another question for each (`agent.store.admission`)."""
+
+    namespace: str
+    key: ContentKey
+
 
 _KEY = re.compile(r"sha256:[0-9a-f]{64}|git:[0-9a-f]{40}")
 

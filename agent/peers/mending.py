@@ -13,7 +13,7 @@ from typing import NamedTuple
 from agent.peers import blame
 from agent.peers.client import PeerClient, PeerError
 from agent.peers.holdings import Arriving
-from agent.peers.keys import ContentKey
+from agent.peers.keys import TenantKey
 from agent.peers.members import Members
 from agent.peers.ranking import PeerId
 from agent.transfer.cancel import CancelToken
@@ -35,9 +35,16 @@ class SharedFile:
     """One file of a download. `read` and the rest by several threads; `suspects` and `find_guilty` by one at a time."""
 
     def __init__(
-        self, key: ContentKey, file: ManifestFile, arriving: Arriving, members: Members, client: PeerClient, me: PeerId
+        self,
+        content: TenantKey,
+        file: ManifestFile,
+        arriving: Arriving,
+        members: Members,
+        client: PeerClient,
+        me: PeerId,
     ) -> None:
-        self.key = key
+        self.content = content
+        self.key = content.key
         self.file = file
         self.arriving = arriving
         self.alone = False
@@ -134,7 +141,7 @@ class SharedFile:
             if address is None:
                 continue
             try:
-                holding = self._client.holding(node, address, self.key, self.file.size, cancel, digests=True)
+                holding = self._client.holding(node, address, self.content, self.file.size, cancel, digests=True)
             except PeerError:
                 continue
             if holding.piece_bytes == self.arriving.partial.piece_bytes:

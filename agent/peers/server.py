@@ -30,13 +30,14 @@ from agent.peers.access import Access, Grant
 from agent.peers.admission import Absent, Busy, Have, Hold, Redirect, Serve
 from agent.peers.holdings import Content, Holdings
 from agent.peers.identity import peer_node
-from agent.peers.keys import ContentKey
+from agent.peers.keys import TenantKey
 from agent.peers.listener import Listener
 from agent.peers.ranking import PeerId, PieceId
 from agent.peers.tuning import DEFAULT_TUNING, SwarmTuning
 from agent.peers.uploads import Uploads
 from agent.peers.wire import (
     DIGEST_HEADER,
+    NAMESPACE_HEADER,
     PREFIX,
     PROGRESS_HEADER,
     VIA_HEADER,
@@ -161,19 +162,20 @@ class _Handler(BaseHTTPRequestHandler):
         except BadRequest as error:
             return self._refuse(400, str(error))
         node = peer_node(self.certified, headers)
-        grant = self.peers.access.find(node, ask.key) if node is not None else None
-        if node is None or grant is None:
+        found = self.peers.access.find(node, ask.key, headers.get(NAMESPACE_HEADER)) if node is not None else None
+        if node is None or found is None:
             return self._refuse(403, "the controller has not said that this node may read this content here")
+        wanted, grant = found
         try:
             if ask.about_pieces:
-                return self._tell_pieces(ask, grant)
-            return self._serve(ask, grant, node)
+                return self._tell_pieces(ask, wanted, grant)
+            return self._serve(ask, wanted, grant, node)
         except StoreError as error:
             _log.warning("cannot serve %s: %s", ask.key, error)
-            return self._later(ask.key, self.peers.tuning.retry)
+            return self._later(wanted, self.peers.tuning.retry)
 
-    def _tell_pieces(self, ask: Ask, grant: Grant) -> None:
-        content = self.peers.holdings.find(ask.key, grant.content[ask.key])
+    def _tell_pieces(self, ask: Ask, wanted: TenantKey, grant: Grant) -> None:
+        content = self.peers.holdings.find(wanted, grant.content[ask.key])
         if content is None:
             return self._refuse(404, "not here")
         body = encode_holding(content.holding(digests=ask.digests))
@@ -184,14 +186,14 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
         return None
 
-    def _serve(self, ask: Ask, grant: Grant, node: str) -> None:
-        content = self.peers.holdings.find(ask.key, grant.content[ask.key])
+    def _serve(self, ask: Ask, wanted: TenantKey, grant: Grant, node: str) -> None:
+        content = self.peers.holdings.find(wanted, grant.content[ask.key])
         if content is None:
             return self._refuse(404, "not here")
         index = ask.first // content.piece_bytes
         if ask.last >= content.size or index != ask.last // content.piece_bytes:
             return self._refuse(416, f"not within one piece of {content.piece_bytes} bytes")
-        piece = PieceId(ask.key, index)
+        piece = _served(wanted, index)
         for held in (False, True):
             via, digest = _origin_of(content, index)
             coming = index in content.reading or not content.defers(index, node)
@@ -201,15 +203,15 @@ class _Handler(BaseHTTPRequestHandler):
                 case Serve():
                     assert digest is not None
                     try:
-                        return self._send_piece(ask, content, index, digest, via, node)
+                        return self._send_piece(ask, content, piece, digest, via, node)
                     finally:
                         self.peers.uploads.finished()
                 case Redirect(peer):
                     return self._redirect(ask, grant.nodes[peer])
                 case Busy(seconds):
-                    return self._later(ask.key, seconds)
+                    return self._later(wanted, seconds)
                 case Hold(seconds):
-                    found = self._hold(ask, content, index, have, seconds)
+                    found = self._hold(wanted, content, index, have, seconds)
                     if found is None:
                         return self._refuse(404, "not here any more")
                     content = found
@@ -217,23 +219,23 @@ class _Handler(BaseHTTPRequestHandler):
                     return self._refuse(404, "not here")
         raise AssertionError("a request is held once")
 
-    def _hold(self, ask: Ask, content: Content, index: int, have: Have, seconds: float) -> Content | None:
+    def _hold(self, wanted: TenantKey, content: Content, index: int, have: Have, seconds: float) -> Content | None:
         """Waits until the piece is here and there is a place for it; what is here of the content then."""
         deadline = time.monotonic() + seconds
         try:
-            found = self.peers.holdings.wait_for(ask.key, content.size, index, seconds)
+            found = self.peers.holdings.wait_for(wanted, content.size, index, seconds)
             self.peers.uploads.wait(deadline - time.monotonic())
         finally:
             self.peers.uploads.waited(have)
         return found
 
     def _send_piece(
-        self, ask: Ask, content: Content, index: int, digest: bytes, via: tuple[str, ...], node: str
+        self, ask: Ask, content: Content, piece: PieceId, digest: bytes, via: tuple[str, ...], node: str
     ) -> None:
         try:
             descriptor = content.open()
         except OSError:
-            return self._later(ask.key, 0.1)
+            return self._refuse_for_now(0.1, 0)
         try:
             count = ask.last - ask.first + 1
             self.send_response(206)
@@ -244,9 +246,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(VIA_HEADER, ",".join((*via, self.peers.node)))
             self.end_headers()
             self.wfile.flush()
-            end = piece_at(index, content.size, content.piece_bytes).end
+            end = piece_at(piece.number, content.size, content.piece_bytes).end
             if self._send_file(descriptor, ask.first, count) and ask.last + 1 == end:
-                self.peers.uploads.has_served(PieceId(ask.key, index), PeerId(node))
+                self.peers.uploads.has_served(piece, PeerId(node))
         finally:
             os.close(descriptor)
 
@@ -288,8 +290,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", "0")
         self.end_headers()
 
-    def _later(self, key: ContentKey, seconds: float) -> None:
-        progress = self.peers.holdings.progress(key)
+    def _later(self, wanted: TenantKey, seconds: float) -> None:
+        self._refuse_for_now(seconds, self.peers.holdings.progress(wanted))
+
+    def _refuse_for_now(self, seconds: float, progress: int) -> None:
         headers = {"Retry-After": str(math.ceil(seconds)), PROGRESS_HEADER: str(progress)}
         self._refuse(503, "not here yet, or too many uploads; come again", headers)
 
@@ -302,6 +306,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
+
+
+def _served(wanted: TenantKey, index: int) -> PieceId:
+    """A piece for the uploads to count: whoever got it for one namespace may have nothing to give for another."""
+    return PieceId(f"{wanted.namespace}/{wanted.key}", index)
 
 
 def _origin_of(content: Content, index: int) -> tuple[tuple[str, ...], bytes | None]:

@@ -27,7 +27,7 @@ from agent.peers.client import (
 from agent.peers.counting import CountingSink
 from agent.peers.errand import Errand
 from agent.peers.holdings import Arriving, Holdings
-from agent.peers.keys import ContentKey, key_of, keys_of
+from agent.peers.keys import ContentKey, TenantKey, key_of, keys_of
 from agent.peers.members import Members, PeerAddress, PeerProblem, View
 from agent.peers.mending import SharedFile
 from agent.peers.ranking import PeerId, PieceId, demote, precedes, rank, walk
@@ -60,6 +60,7 @@ class Swarm:
 
     def __init__(
         self,
+        namespace: str,
         node: str,
         zone: str,
         peers: Iterable[PeerAddress],
@@ -71,6 +72,7 @@ class Swarm:
         tuning: SwarmTuning = DEFAULT_TUNING,
     ) -> None:
         """`connections`: pieces that are read from the origin at a time when there is nobody else."""
+        self._namespace = namespace
         self._me = PeerId(node)
         self._client = client
         self._holdings = holdings
@@ -143,8 +145,9 @@ class Swarm:
             ),
         )
         with self._lock:
-            self._files[file.path] = SharedFile(key, file, arriving, self._members, self._client, self._me)
-        self._holdings.begin(keys_of(file), arriving)
+            content = TenantKey(self._namespace, key)
+            self._files[file.path] = SharedFile(content, file, arriving, self._members, self._client, self._me)
+        self._holdings.begin(self._namespace, keys_of(file), arriving)
 
     def arrived(self, file: ManifestFile) -> None:
         """See Overlay."""
@@ -158,9 +161,9 @@ class Swarm:
         with self._lock:
             entry = self._files.pop(file.path, None)
         if entry is not None:
-            self._holdings.end(keys_of(file), entry.arriving)
+            self._holdings.end(self._namespace, keys_of(file), entry.arriving)
             # One that is given up is not compared with anything.
-            if self._holdings.is_blob(entry.key, file.size):
+            if self._holdings.is_blob(entry.content, file.size):
                 entry.find_guilty(verified=True)
 
     def suspects(self, file: ManifestFile, cancel: CancelToken) -> Collection[int]:
@@ -300,7 +303,7 @@ class Swarm:
                 self._peer_bytes += number
 
         received = self._client.fetch(
-            peer, address, entry.key, entry.file.size, piece, sink, cancel, refuse=refuse, count=count,
+            peer, address, entry.content, entry.file.size, piece, sink, cancel, refuse=refuse, count=count,
             longest=self._members.longest(piece.end - position),
         )  # fmt: skip
         # Pieces of one size are compared, and nothing else.
@@ -315,7 +318,7 @@ class Swarm:
         An honest one that was lied to itself may have begun to overwrite the piece while it was sending it.
         """
         try:
-            holding = self._client.holding(peer, address, entry.key, entry.file.size, cancel, digests=True)
+            holding = self._client.holding(peer, address, entry.content, entry.file.size, cancel, digests=True)
         except PeerError:
             return False
         return holding.digests.get(index) == digest
@@ -346,7 +349,7 @@ class Swarm:
         """Asks a peer which pieces of the file it has; False when it should be asked again soon."""
         holding = None
         try:
-            holding = self._client.holding(peer, address, entry.key, entry.file.size, cancel)
+            holding = self._client.holding(peer, address, entry.content, entry.file.size, cancel)
         except PeerAway:
             self._members.is_away(peer)
         except PeerStranger:

@@ -13,8 +13,9 @@
 `complete` means: checked with the digest of the whole. `bitmap` is hex, piece 0 in the highest bit of the first byte;
 `reading` is another one, of the pieces that are just being read from the origin. `digests` are the xxh3-128 of the pieces
 that are here, hex, in ascending order, only when `?digests` was asked for: two agents compare them to find out which pieces
-of a bad file differ. Who asks is told by the connection (with TLS) or by `X-Modelcache-Node`. Everything else in a request is
-ignored.
+of a bad file differ. Who asks is told by the connection (with TLS) or by `X-Modelcache-Node`, and for the models of which
+namespace by `X-Modelcache-Namespace`: content that is here for another one is not here. Older agents do not say it; they get an
+answer where there can be no doubt. Everything else in a request is ignored.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from modelcache.manifest import MAX_FILE_BYTES
 
 PREFIX = "/v1/blobs/"
 NODE_HEADER = "X-Modelcache-Node"
+NAMESPACE_HEADER = "X-Modelcache-Namespace"
 DIGEST_HEADER = "X-Piece-XXH3"
 VIA_HEADER = "X-Piece-Via"
 PROGRESS_HEADER = "X-Origin-Bytes"

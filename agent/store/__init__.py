@@ -5,7 +5,7 @@ both; the index can be lost. Synchronous and thread-safe: call it through `async
 
     with Store.open(root) as store:                         # StoreLocked, StoreUnusable; store.report: RecoveryReport
         with store.hold() as hold:                          # keeps what arrives from garbage collection
-            digests = downloader.fetch(manifest, locate, hold=hold, ...)     # see agent.transfer
+            digests = downloader.fetch(namespace, manifest, locate, hold=hold, ...)     # see agent.transfer
             complete = manifest.with_sha256(digests)
             store.publish(namespace, name, complete, hub=HubClaim(repo_id=..., commit=..., ref="main"))
         store.set_current(namespace, name, complete.snapshot)                # atomically; names in the hub view follow
@@ -22,6 +22,7 @@ both; the index can be lost. Synchronous and thread-safe: call it through `async
     Mending            verify_blob(sha256) -> whether there is good content; else fetch (it begins with `remains(sha256)`),
                        then restore(ns, name, snapshot); relink(sha256) for a deleted blob, drop_blob(sha256) for a bad one
     For the transfer   commit_blobs([NewBlob]), verify_blob(sha256), hold()
+    For whom           admissions.holds(ns, sha256), admissions.admit(ns, [sha256]), admissions.refuse(ns, sha256)
 
 Errors are the tree in `agent.store.errors`, with StoreError at its root.
 """
@@ -32,6 +33,7 @@ from agent.store.errors import (
     IncompleteManifest,
     IndexFailed,
     IndexLocked,
+    NotAdmitted,
     NotPublished,
     PublishConflict,
     RecordError,
@@ -61,6 +63,7 @@ __all__ = [
     "IndexLocked",
     "Keep",
     "NewBlob",
+    "NotAdmitted",
     "NotPublished",
     "Policy",
     "Problem",

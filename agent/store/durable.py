@@ -209,3 +209,20 @@ def remove_empty_parents(path: Path, top: Path) -> None:
         except OSError:
             return
         path = path.parent
+
+
+def blocks_of(path: Path) -> int:
+    """Bytes of the disk that a file, or the files in a directory, take."""
+    if not path.is_dir():
+        return path.lstat().st_blocks * 512
+    return sum(entry.stat(follow_symlinks=False).st_blocks * 512 for entry in os.scandir(path))
+
+
+def unlink_freeing(path: Path) -> int:
+    """Removes a file; how many bytes of the disk that frees."""
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return 0
+    path.unlink()
+    return found.st_blocks * 512 if found.st_nlink == 1 else 0

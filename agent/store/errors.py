@@ -11,6 +11,7 @@
     ├── IncompleteManifest      a digest is missing: nothing may be published that could not be checked
     ├── RecordError             a publication record or a hub claim cannot be used
     ├── BlobMissing             content that is needed is not in blobs/
+    ├── NotAdmitted             content is here that the namespace has not shown it may read
     └── NotPublished            no such snapshot on this node
 
 Messages name the path, the reason and what to do about it.
@@ -70,6 +71,10 @@ class RecordError(StoreError):
 
 class BlobMissing(StoreError):
     """Content that a snapshot needs is not in the store; download it first."""
+
+
+class NotAdmitted(StoreError):
+    """Content is here, but not for the namespace that wants to publish it: its own source has to show that it has it."""
 
 
 class NotPublished(StoreError):

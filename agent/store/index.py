@@ -10,7 +10,8 @@ where a fact is kept, and losing it costs a re-check, not a download. That decid
 
 One connection, used under one lock from any thread: SQLite serialises writers anyway, and transactions here are short.
 
-`PRAGMA user_version` is the version of the schema. A file with another version is set aside and rebuilt from the disk.
+`PRAGMA user_version` is the version of the schema. A file with another version is brought to this one where that is a matter
+of adding a table, and else set aside and rebuilt from the disk.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from agent.store.errors import IndexFailed, IndexLocked, StoreFull
 from agent.store.records import HubClaim, Policy, Publication
 from agent.store.rows import BlobRow, FileRow, PublishedSnapshot
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 BUSY_SECONDS = 5.0
 """How long a statement waits for another process (a `sqlite3` shell of an administrator) that holds the database."""
 
@@ -59,6 +60,13 @@ CREATE TABLE users (
 ) WITHOUT ROWID;
 CREATE TABLE hub_dirty (namespace TEXT, repo TEXT, PRIMARY KEY (namespace, repo)) WITHOUT ROWID;
 """
+_ADMISSIONS = """
+CREATE TABLE admissions (
+    sha256 TEXT, namespace TEXT, refused INTEGER NOT NULL, PRIMARY KEY (sha256, namespace)
+) WITHOUT ROWID;
+"""
+_UPGRADES = {2: _ADMISSIONS}
+"""What leads from one version of the schema to the next, where nothing has to be looked up on the disk for it."""
 
 
 _SNAPSHOT_COLUMNS = (
@@ -90,10 +98,15 @@ class Index:
             version = connection.execute("PRAGMA user_version").fetchone()[0]
             new = version == 0 and not _tables(connection)
             if new:
-                connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;")
-            elif version != SCHEMA_VERSION:
+                connection.executescript(
+                    f"BEGIN; {_SCHEMA} {_ADMISSIONS} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;"
+                )
+            while version in _UPGRADES:
+                connection.executescript(f"BEGIN; {_UPGRADES[version]} PRAGMA user_version={version + 1}; COMMIT;")
+                version += 1
+            if not new and version != SCHEMA_VERSION:
                 raise IndexFailed(f"{path} has schema version {version}, this agent writes {SCHEMA_VERSION}")
-            elif _tables(connection) != _expected_tables():
+            if _tables(connection) != _expected_tables():
                 raise IndexFailed(f"{path} has other tables than this agent makes: somebody changed it")
             # Pages that cannot be read are found now, not in the middle of a publication. A few ms for 20,000 files.
             verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
@@ -163,7 +176,7 @@ class Index:
         """Removes blobs with all that is known about them."""
         keys = [(digest,) for digest in digests]
         with self.transaction() as cursor:
-            for table in ("blobs", "blob_pieces", "aliases"):
+            for table in ("blobs", "blob_pieces", "aliases", "admissions"):
                 cursor.executemany(f"DELETE FROM {table} WHERE sha256 = ?", keys)  # noqa: S608 -- names from above
 
     def drop_blob(self, sha256: str) -> None:
@@ -412,7 +425,7 @@ def _tables(connection: sqlite3.Connection) -> set[tuple[str, str]]:
 def _expected_tables() -> set[tuple[str, str]]:
     memory = sqlite3.connect(":memory:")
     try:
-        memory.executescript(_SCHEMA)
+        memory.executescript(_SCHEMA + _ADMISSIONS)
         return _tables(memory)
     finally:
         memory.close()

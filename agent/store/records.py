@@ -100,13 +100,15 @@ _ENCODER = msgspec.json.Encoder(order="deterministic")
 _DECODER = msgspec.json.Decoder(Publication)
 
 
-def alias_keys(file: ManifestFile, source: str, revision: str) -> tuple[str, ...]:
+def alias_keys(file: ManifestFile, namespace: str, source: str, revision: str) -> tuple[str, ...]:
     """The keys by which a file without published sha256 is recognised when it is wanted again.
 
-    By its git blob id and size, so that a new revision fetches only the small files that changed, and by its origin.
+    By its git blob id and size, so that a new revision fetches only the small files that changed, and by its origin. The
+    latter only within a namespace: two tenants may reach different servers by one URI (an S3 endpoint is in the Secret), and
+    one of them could say under the name of the other's origin what that one gets.
     A complete manifest says nothing about what the source published, so both keys are given for every git blob id.
     """
-    by_origin = partial_key(source, revision, file.path, None)
+    by_origin = partial_key(namespace, source, revision, file.path, None)
     return (git_alias(file.git_oid, file.size), by_origin) if file.git_oid else (by_origin,)
 
 

@@ -276,7 +276,7 @@ def _adopt(paths: CachePaths, index: Index, key: Key) -> str | None:
         expected = (blob.size, blob.mtime_ns, blob.inode) if blob else _stat(paths.snapshot(*key) / file.path)
         files.append(FileRow(file.path, digest, *expected))
         if blob:
-            aliases += [(alias, digest) for alias in alias_keys(file, manifest.source, manifest.revision)]
+            aliases += [(alias, digest) for alias in alias_keys(file, key[0], manifest.source, manifest.revision)]
     # It may have been current at any time since it was published; whoever started since then may be using it.
     index.add_snapshot(record, manifest.source, files, None, last_used=last_used, current_since=record.published_at)
     index.set_aliases(aliases)

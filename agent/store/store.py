@@ -17,9 +17,11 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from agent.store import checking, hubtree, layout, mending, recovery, repair
+from agent.store.admission import Admissions
 from agent.store.census import Census
 from agent.store.checking import Problem
 from agent.store.durable import (
+    blocks_of,
     fsync_directory,
     link_tree,
     make_all,
@@ -28,10 +30,12 @@ from agent.store.durable import (
     remove_tree,
     replace_symlink,
     sync_all,
+    unlink_freeing,
     write_file,
 )
 from agent.store.errors import (
     IncompleteManifest,
+    NotAdmitted,
     NotPublished,
     PublishConflict,
     StoreIOError,
@@ -82,6 +86,8 @@ class Store:
         self._holds: list[Hold] = []
         self.census = Census(paths, index)
         self.usage = Usage(paths, index, self._tree, clock)
+        self.admissions = Admissions(index)
+        """Which namespaces may be given which content."""
 
     @staticmethod
     def open(root: Path, clock: Callable[[], float] = time.time) -> Store:
@@ -266,9 +272,10 @@ class Store:
     ) -> PublishedSnapshot:
         """Makes a complete manifest visible as `models/<namespace>/<name>/<snapshot>` and in the hub view. Idempotent.
 
-        A reader sees the whole directory or none. `current` is not changed. All blobs have to be here and verified.
-        `policy` is taken over for all snapshots of the model.
-        Raises IncompleteManifest, BlobMissing, PublishConflict, RecordError (a claim that is not a safe path), StoreIOError.
+        A reader sees the whole directory or none. `current` is not changed. All blobs have to be here and verified, and
+        admitted for the namespace. `policy` is taken over for all snapshots of the model.
+        Raises IncompleteManifest, BlobMissing, NotAdmitted, PublishConflict, RecordError (a claim that is not a safe path),
+        StoreIOError.
         """
         if not manifest.complete:
             raise IncompleteManifest(f"{manifest.source} at {manifest.revision} has files without sha256")
@@ -286,6 +293,11 @@ class Store:
                 self._set_policy(namespace, name, policy)
                 return self._required(*existing.key)
             verified_at = min(mending.usable_blob(self.paths, self._index, str(file.sha256)) for file in manifest.files)
+            for file in manifest.files:
+                if not self.admissions.holds(namespace, str(file.sha256)):
+                    raise NotAdmitted(
+                        f"{file.path}: {namespace} has not shown that it may read {file.sha256}; download it"
+                    )
             # In this order, so that recovery finds manifest and record for every directory that became visible.
             self.save_manifest(manifest)
             record = Publication(
@@ -373,13 +385,13 @@ class Store:
             manifests = {row.manifest_digest for row in self._index.published()}
             chosen = garbage(existing, self._index.referenced(), manifests, everything)
             for path in (*map(self.paths.blob, chosen.blobs), *map(self.paths.manifest, chosen.manifests)):
-                freed += _unlink(path)
+                freed += unlink_freeing(path)
             # After the files: a crash in between leaves rows without files, which recovery forgets.
             self._index.forget_blobs(chosen.blobs)
             self._index.forget_pieces()
             for key in chosen.partials:
                 path = self.paths.partial_file(key)
-                freed += _blocks(path)
+                freed += blocks_of(path)
                 remove_tree(path)
         return Removed(chosen, freed)
 
@@ -473,20 +485,3 @@ class Store:
         finally:
             # Also when the index fails: it is out of sight, and whoever tries again finds nothing to move here.
             remove_tree(staged)
-
-
-def _blocks(path: Path) -> int:
-    """Bytes of the disk that a file, or the files in a directory, take."""
-    if not path.is_dir():
-        return path.lstat().st_blocks * 512
-    return sum(entry.stat(follow_symlinks=False).st_blocks * 512 for entry in os.scandir(path))
-
-
-def _unlink(path: Path) -> int:
-    """Removes a file; how many bytes of the disk that frees."""
-    try:
-        found = path.lstat()
-    except FileNotFoundError:
-        return 0
-    path.unlink()
-    return found.st_blocks * 512 if found.st_nlink == 1 else 0

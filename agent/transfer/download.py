@@ -13,14 +13,13 @@ import contextlib
 import os
 import queue
 import random
+import secrets
 import threading
-import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from agent.store.errors import StoreFull, io_errors
 from agent.store.hold import Hold
-from agent.store.records import alias_keys
 from agent.store.store import NewBlob, Store
 from agent.transfer import backoff
 from agent.transfer.cancel import CancelToken
@@ -31,6 +30,7 @@ from agent.transfer.hashing import Digests, FileDigest, Follower, HashPool
 from agent.transfer.items import Item, itemize, mismatch
 from agent.transfer.partial import PartialFile
 from agent.transfer.plan import Plan, Work
+from agent.transfer.presence import Presence
 from agent.transfer.progress import Meter, Waiting
 from agent.transfer.seeding import seed
 from agent.transfer.sink import BufferPool, PieceSink
@@ -87,6 +87,7 @@ class Download:
     def __init__(
         self,
         shared: Shared,
+        namespace: str,
         manifest: Manifest,
         source: PieceSource,
         overlay: Overlay,
@@ -96,7 +97,7 @@ class Download:
     ) -> None:
         self._shared = shared
         self._store = shared.store
-        self._manifest = manifest
+        self._namespace = namespace
         self._source = source
         self._overlay = overlay
         self._meter = meter
@@ -108,7 +109,18 @@ class Download:
         self._menders: list[threading.Thread] | None = []
         """Threads that run, or have run; None when the download ends and nothing is mended any more."""
         self._chores: queue.SimpleQueue[_Chore] = queue.SimpleQueue()
-        self._items = itemize(manifest, shared.piece_bytes)
+        self._items = itemize(namespace, manifest, shared.piece_bytes)
+        self._presence = Presence(
+            shared.store,
+            namespace,
+            manifest,
+            source,
+            workers=overlay.workers,
+            below=secrets.randbelow,
+            wait=self._wait,
+            hold=hold,
+            cancel=cancel,
+        )
         self._plan = Plan([item.key for item in self._items])
         self._open = {item.key for item in self._items}
 
@@ -119,8 +131,7 @@ class Download:
             stack.callback(self._release)
             stack.callback(self._rest)
             stack.callback(self._cancel.cancel)
-            wanted = [item for item in self._items if not self._is_here(item)]
-            self._prepare([item for item in wanted if self._claim(item)], stack)
+            self._prepare([item for item in self._find(self._items) if self._claim(item)], stack)
             if self._open:
                 self._plan.follow(self._walk())
                 self._run_workers(stack)
@@ -128,43 +139,17 @@ class Download:
 
     # Before the first byte
 
-    def _is_here(self, item: Item) -> bool:
-        """Whether the content is a blob already; if so, the item is done."""
-        self._cancel.check()
-        if item.file.size == 0:
-            known: str | None = self._make_empty(item)
-        else:
-            known = item.file.sha256 or next(filter(None, map(self._store.blob_for, self._aliases(item))), None)
-        if known is None:
-            return False
-        self._hold.add(blobs=[known])
-        blob = self._store.blob(known)
-        if blob is None or blob.size != item.file.size:
-            return False
-        # After an index was lost, blobs are here but nobody has read them since.
-        if blob.verified_at is None and not self._store.verify_blob(known, lambda _: self._cancel.check()):
-            return False
-        for path in item.paths:
-            self._meter.received(item.file.size, fetched=False)
-            self._meter.verified(item.file.size)
-            self._done(path, known)
-        self._close(item)
-        return True
-
-    def _make_empty(self, item: Item) -> str:
-        """An empty file needs no request: its content is known. Returns its sha256."""
-        digests = FileDigest.of(item.file).result()
-        wrong = mismatch(item.file, digests)
-        if wrong is not None:
-            raise wrong
-        if not self._store.has_blob(digests.sha256):
-            self._hold.add(blobs=[digests.sha256])
-            # Not in partial/: nobody has claimed that key yet, and other downloads may be here at the same time.
-            path = self._store.paths.staging / uuid.uuid4().hex
-            with io_errors("create", path):
-                path.touch()
-            self._store.commit_blobs([NewBlob(path, digests.sha256, 0, aliases=self._aliases(item))])
-        return digests.sha256
+    def _find(self, items: Sequence[Item]) -> list[Item]:
+        """Those that have to be fetched; the others are done."""
+        found = self._presence.find(items)
+        for item in items:
+            if item.key in found:
+                for path in item.paths:
+                    self._meter.received(item.file.size, fetched=False)
+                    self._meter.verified(item.file.size)
+                    self._done(path, found[item.key])
+                self._close(item)
+        return [item for item in items if item.key not in found]
 
     def _claim(self, item: Item) -> bool:
         item.claimed = self._shared.flights.claim(item.key, lambda: self._chores.put(_Reconsider(item)))
@@ -175,9 +160,6 @@ class Download:
             path = self._store.paths.partial_file(item.key)
             item.partial = PartialFile(path, item.file.size, self._shared.piece_bytes, self._shared.boot)
         return item.partial
-
-    def _aliases(self, item: Item) -> tuple[str, ...]:
-        return alias_keys(item.file, self._manifest.source, self._manifest.revision)
 
     def _prepare(self, items: list[Item], stack: contextlib.ExitStack) -> None:
         """Reserves room for all `items` and takes over what an earlier run left. Raises InsufficientStorage.
@@ -204,7 +186,9 @@ class Download:
             self._begin(item)
 
     def _take_over(self, item: Item, partial: PartialFile) -> None:
-        remains = self._store.remains(item.file.sha256) if item.file.sha256 is not None else None
+        sha256 = item.file.sha256
+        may_use = sha256 is not None and self._store.admissions.holds(self._namespace, sha256)
+        remains = self._store.remains(sha256) if sha256 is not None and may_use else None
         with io_errors("reserve room for", partial.data):
             partial.prepare()
             if remains is not None or partial.finished_bytes():
@@ -298,7 +282,7 @@ class Download:
                 item.synced_at = clock.monotonic()
         self._commit(list(commits.values()))
         for chore in chores:
-            if isinstance(chore, _Reconsider) and not self._is_here(chore.item) and self._claim(chore.item):
+            if isinstance(chore, _Reconsider) and self._find([chore.item]) and self._claim(chore.item):
                 self._prepare([chore.item], stack)
 
     def _commit(self, commits: list[_Commit]) -> None:
@@ -314,11 +298,12 @@ class Download:
                     size=partial.size,
                     piece_bytes=partial.piece_bytes,
                     piece_digests=partial.piece_digests(),
-                    aliases=self._aliases(commit.item),
+                    aliases=self._presence.aliases(commit.item),
                 )
             )
         if blobs:
             self._store.commit_blobs(blobs)
+            self._store.admissions.admit(self._namespace, [commit.sha256 for commit in commits])
         for commit in commits:
             self._discard(commit.item)
             for number, path in enumerate(commit.item.paths):

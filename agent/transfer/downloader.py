@@ -130,6 +130,7 @@ class Downloader:
         manifest: Manifest,
         locate: Callable[[ManifestFile], Location],
         *,
+        namespace: str,
         hold: Hold,
         progress: Callable[[Progress], None] | None = None,
         watch: Callable[[Callable[[], Progress]], None] | None = None,
@@ -138,7 +139,8 @@ class Downloader:
     ) -> Mapping[str, str]:
         """Makes all files of a checked manifest blobs of the store; returns their sha256 by path. Blocks.
 
-        What is here already is not fetched: blobs, and the finished pieces of an earlier call, also one that was killed.
+        What is here already is not fetched: the finished pieces of an earlier call, also one that was killed, and blobs:
+        those that `namespace` has had already, and those that the source shows to have as well (`agent.transfer.proof`).
         `overlay` is who else takes part. `hold` keeps what arrives from garbage collection; publish before you leave it.
         `progress` is called from several threads, one at a time, and must not block. `watch` is called once, with a function
         that tells how things are at any time and from any thread: for whoever asks instead of being told, and wants to
@@ -154,7 +156,7 @@ class Downloader:
         source = LocatedSource(places, OriginSource(self._web, places), XetSource(self._web, places, self._xet))
         overlay = overlay or Alone(self._settings.connections)
         with (cancel or CancelToken()).child() as token:
-            return Download(self._shared, manifest, overlay.join(source), overlay, meter, hold, token).run()
+            return Download(self._shared, namespace, manifest, overlay.join(source), overlay, meter, hold, token).run()
 
     def reserved_bytes(self) -> int:
         """Room on the disk that downloads have reserved and not written yet."""

@@ -31,11 +31,11 @@ class Item:
     """When its finished pieces were last made durable, or when it was begun: seconds of the monotonic clock."""
 
 
-def itemize(manifest: Manifest, piece_bytes: int) -> list[Item]:
+def itemize(namespace: str, manifest: Manifest, piece_bytes: int) -> list[Item]:
     """One item for each content, the largest first (see `agent.transfer.plan`)."""
     items: dict[str, Item] = {}
     for file in manifest.files:
-        key = partial_key(manifest.source, manifest.revision, file.path, file.sha256)
+        key = partial_key(namespace, manifest.source, manifest.revision, file.path, file.sha256)
         if key in items:
             items[key].paths += (file.path,)
         else:

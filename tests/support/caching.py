@@ -16,12 +16,13 @@ def digest(data: bytes) -> Sha256:
 
 
 def add_blob(store: Store, data: bytes, aliases: tuple[str, ...] = ()) -> Sha256:
-    """Makes `data` a blob, as a download does."""
+    """Makes `data` a blob, as a download for the namespace `team` does."""
     directory = store.paths.partial_file(digest(data))
     directory.mkdir(exist_ok=True)
     (directory / "data").write_bytes(data)
     store.commit_blobs([NewBlob(directory / "data", digest(data), len(data), aliases=aliases)])
     directory.rmdir()
+    store.admissions.admit("team", [digest(data)])
     return digest(data)
 
 
@@ -48,6 +49,9 @@ def publish(
         if not store.has_blob(digest(data)):
             add_blob(store, data)
     complete = manifest(files, revision, repo, filters)
+    store.admissions.admit(
+        namespace, [d for d in map(digest, files.values()) if not store.admissions.holds(namespace, d)]
+    )
     row = store.publish(namespace, name, complete, HubClaim(repo_id=repo, commit=revision, ref=ref))
     if current:
         store.set_current(namespace, name, complete.snapshot)

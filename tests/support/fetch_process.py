@@ -17,7 +17,9 @@ def main() -> None:
     settings = TransferSettings(piece_bytes=PIECE, reserve_bytes=0, connections=4)
     with Store.open(Path(cache)) as store, Downloader(store, settings, environ={}) as downloader, store.hold() as hold:
         print("open", flush=True)  # noqa: T201 -- what the test waits for
-        digests = downloader.fetch(manifest, lambda file: Location(f"{origin}/{file.path}", {}), hold=hold)
+        digests = downloader.fetch(
+            manifest, lambda file: Location(f"{origin}/{file.path}", {}), namespace="team", hold=hold
+        )
         complete = manifest.with_sha256(digests)
         store.publish("team", "model", complete)
         store.set_current("team", "model", complete.snapshot)

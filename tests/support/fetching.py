@@ -17,6 +17,7 @@ from tests.support.origin import Origin
 PIECE = 64 * 1024
 REVISION = "c" * 40
 SOURCE = "hf://org/model"
+NAMESPACE = "team"
 
 
 def content(size: int, seed: int = 0) -> bytes:
@@ -83,7 +84,12 @@ class Fetching:
         """Fetches and checks that what was promised is what is in the store."""
         with self.store.hold() as hold:
             digests = self.downloader.fetch(
-                manifest, locate or self.locate, hold=hold, progress=self._take, cancel=cancel, **options
+                manifest,
+                locate or self.locate,
+                **{"namespace": NAMESPACE, **options},
+                hold=hold,
+                progress=self._take,
+                cancel=cancel,
             )
             for file in manifest.files:
                 data = self.store.paths.blob(digests[file.path]).read_bytes()

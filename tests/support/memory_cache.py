@@ -256,7 +256,9 @@ class MemoryFetcher:
         self.automatic = automatic
         self._cache = cache
 
-    def begin(self, manifest: Manifest, credential: Credential | None, peers: Sequence[PeerAddress]) -> MemoryFetch:
+    def begin(
+        self, namespace: str, manifest: Manifest, credential: Credential | None, peers: Sequence[PeerAddress]
+    ) -> MemoryFetch:
         fetch = MemoryFetch(self._cache, manifest, credential)
         fetch.meet(peers)
         if self.automatic:

@@ -16,7 +16,7 @@ import xxhash
 from agent.peers.access import Grant
 from agent.peers.exchange import PeerExchange
 from agent.peers.holdings import Content
-from agent.peers.keys import ContentKey, sizes_in
+from agent.peers.keys import TenantKey, sizes_in
 from agent.peers.members import PeerAddress, PeerProblem
 from agent.peers.swarm import Swarm
 from agent.peers.tuning import DEFAULT_TUNING, SwarmTuning
@@ -68,7 +68,8 @@ class Member:
         self.error: BaseException | None = None
         self.swarm: Swarm | None = None
         self._locate = locate
-        self._peers: list[PeerAddress] = []
+        self._peers: dict[ObjectKey, list[PeerAddress]] = {}
+        self._grants: dict[ObjectKey, Grant] = {}
         self._thread: threading.Thread | None = None
 
     @property
@@ -81,29 +82,43 @@ class Member:
         manifest: Manifest,
         complete: Iterable[Member] = (),
         earlier: Iterable[Member] = (),
+        model: ObjectKey = MODEL,
     ) -> None:
-        """What the controller would say: these are your peers; those in `earlier` have another revision."""
+        """What the controller would say: these are your peers for a model; those in `earlier` have another revision."""
         done, former = {member.node for member in complete}, {member.node for member in earlier}
-        self._peers = [
+        peers = [
             PeerAddress(m.node, m.zone, m.address, m.node in done, earlier=int(m.node in former))
             for m in others
             if m is not self
         ]
-        self.exchange.grant({MODEL: Grant({peer.node: peer.address for peer in self._peers}, sizes_in(manifest))})
+        self._peers[model] = peers
+        self._grants[model] = Grant({peer.node: peer.address for peer in peers}, sizes_in(manifest))
+        self.exchange.grant(self._grants)
         if self.swarm is not None:
-            self.swarm.update(self._peers)
+            self.swarm.update(peers)
 
-    def start(self, manifest: Manifest) -> None:
+    def start(
+        self,
+        manifest: Manifest,
+        model: ObjectKey = MODEL,
+        locate: Callable[[ManifestFile], Location] | None = None,
+    ) -> None:
         """Begin the download in a thread."""
-        self._thread = threading.Thread(target=self._run, args=(manifest,))
+        self._thread = threading.Thread(target=self._run, args=(manifest, model, locate or self._locate))
         self._thread.start()
 
-    def _run(self, manifest: Manifest) -> None:
-        self.swarm = self.exchange.swarm(self._peers)
+    def _run(self, manifest: Manifest, model: ObjectKey, locate: Callable[[ManifestFile], Location]) -> None:
+        self.error, self.digests = None, None
+        self.swarm = self.exchange.swarm(model.namespace, self._peers.get(model, []))
         try:
             with self.store.hold() as hold:
                 self.digests = self.downloader.fetch(
-                    manifest, self._locate, hold=hold, cancel=self.cancel, overlay=self.swarm
+                    manifest,
+                    locate,
+                    namespace=model.namespace,
+                    hold=hold,
+                    cancel=self.cancel,
+                    overlay=self.swarm,
                 )
         except BaseException as error:
             self.error = error
@@ -190,8 +205,8 @@ def garble(member: Member, *, honest_digest: bool) -> None:
     holdings = member.exchange.holdings
     find = holdings.find
 
-    def lying(key: ContentKey, size: int) -> Content | None:
-        content = find(key, size)
+    def lying(wanted: TenantKey, size: int) -> Content | None:
+        content = find(wanted, size)
         return garbled(content, honest_digest=honest_digest) if content is not None else None
 
     holdings.find = lying  # type: ignore[method-assign]  # a peer gone bad

@@ -75,7 +75,7 @@ def test_the_example_of_the_page(installed: None, server: Origin, tmp_path: Path
 
     store = Store.open(tmp_path / "cache")
     with Downloader(store, TransferSettings(reserve_bytes=0), clock=InstantClock(), environ={}) as downloader:
-        fetch = TransferFetcher(store, downloader).begin(pinned.manifest, token, ())
+        fetch = TransferFetcher(store, downloader).begin("team", pinned.manifest, token, ())
         digests = fetch.run()
         assert digests["sub dir/weights"] == hashlib.sha256(WEIGHTS).hexdigest()
         assert {seen.headers["authorization"] for seen in server.seen if "index" not in seen.path} == {
@@ -87,7 +87,7 @@ def test_the_example_of_the_page(installed: None, server: Origin, tmp_path: Path
     server.files["/tiny/sub%20dir/weights"] = b"x" + WEIGHTS[1:]
     other = Store.open(tmp_path / "other")
     with Downloader(other, TransferSettings(reserve_bytes=0), clock=InstantClock(), environ={}) as downloader:
-        fetch = TransferFetcher(other, downloader).begin(pinned.manifest, token, ())
+        fetch = TransferFetcher(other, downloader).begin("team", pinned.manifest, token, ())
         with pytest.raises(IntegrityError, match="sub dir/weights"):
             fetch.run()
         fetch.close()

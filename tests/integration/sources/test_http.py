@@ -76,7 +76,7 @@ def fetch(store: Store, server: Nginx, manifest: Manifest, credential: Credentia
         Downloader(store, settings, clock=InstantClock(), environ=server.environ) as downloader,
         store.hold() as hold,
     ):
-        return dict(downloader.fetch(manifest, locate, hold=hold))
+        return dict(downloader.fetch(manifest, locate, namespace="team", hold=hold))
 
 
 def digests(folder: Path) -> dict[str, str]:

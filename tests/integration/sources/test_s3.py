@@ -100,7 +100,7 @@ def fetch(store: Store, s3: S3, manifest: Manifest) -> dict[str, str]:
 
     settings = TransferSettings(piece_bytes=256 * 1024, reserve_bytes=0)
     with Downloader(store, settings, clock=InstantClock(), environ={}) as downloader, store.hold() as hold:
-        return dict(downloader.fetch(manifest, locate, hold=hold))  # type: ignore[arg-type]  # typed loosely above
+        return dict(downloader.fetch(manifest, locate, namespace="team", hold=hold))  # type: ignore[arg-type]  # typed loosely above
 
 
 def test_a_prefix_is_a_folder(s3: S3, bucket: str) -> None:

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 import pytest
 
 from agent.peers.client import PeerAway, PeerClient, PeerStranger
-from agent.peers.keys import key_of
+from agent.peers.keys import TenantKey, key_of
 from agent.peers.listener import HANDSHAKES, PER_NODE
 from agent.transfer.cancel import CancelToken
 from agent.transfer.clock import SystemClock
@@ -25,7 +25,7 @@ from modelcache.tls.credentials import Credentials
 from modelcache.tls.identity import CONTROLLER, Identity
 from tests.support.certificates import HOUR, credentials, wallet
 from tests.support.fetching import PIECE, content
-from tests.support.swarm import Member, Team
+from tests.support.swarm import MODEL, Member, Team
 from tests.support.waiting import wait_until
 
 OURS, THEIRS = new_authority(datetime.now(UTC)), new_authority(datetime.now(UTC))
@@ -64,7 +64,8 @@ def pieces(client: PeerClient, member: Member, manifest: Manifest, node: str = "
     (file,) = manifest.files
     key = key_of(file)
     assert key is not None
-    return len(client.holding(node, member.address, key, file.size, CancelToken()).pieces)
+    content = TenantKey(MODEL.namespace, key)
+    return len(client.holding(node, member.address, content, file.size, CancelToken()).pieces)
 
 
 def test_a_swarm_reads_the_origin_once_with_tls_too(team: Team) -> None:

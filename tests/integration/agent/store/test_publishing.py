@@ -294,6 +294,7 @@ def test_ten_thousand_small_files(store: Store) -> None:
     """As a tokenizer or a code model brings them: published, looked at and removed, with nothing left."""
     contents = {f"dir-{number % 100}/file-{number}": b"%d" % number for number in range(10_000)}
     store.commit_blobs([small_blob(store, data) for data in contents.values()])
+    store.admissions.admit("team", map(digest, contents.values()))
     complete = manifest(contents)
     row = store.publish("team", "many", complete, HubClaim(repo_id="acme/many", commit=OLD, ref="main"))
     store.set_current("team", "many", complete.snapshot)

@@ -163,7 +163,7 @@ def test_signed_addresses_that_expire(fetching: Make, repository: tuple[Reposito
             server.hub.signer.revoke()
 
     with engine.store.hold() as hold:
-        engine.downloader.fetch(hub.manifest, hub.locate, hold=hold, progress=revoke)
+        engine.downloader.fetch(hub.manifest, hub.locate, namespace="team", hold=hold, progress=revoke)
     assert revoked
     assert server.hub.stats.file_bytes <= hub.manifest.size + PIECE
 

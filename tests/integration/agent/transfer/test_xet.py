@@ -90,7 +90,7 @@ def test_a_file_above_the_limit_comes_through_xet_and_the_others_do_not(hub: Hub
     assert [file.path for file in manifest.files if file.locator] == ["large.safetensors"]
     engine = fetching(xet=LOCAL)
     with engine.store.hold() as hold:
-        digests = engine.downloader.fetch(manifest, located(resolution), hold=hold)
+        digests = engine.downloader.fetch(manifest, located(resolution), namespace="team", hold=hold)
     assert digests["large.safetensors"] == hashlib.sha256(LARGE).hexdigest()
     assert engine.store.paths.blob(digests["large.safetensors"]).read_bytes() == LARGE
     assert hub.hub.stats.describe()["file_bytes"] == len(SMALL) + len(b"{}")
@@ -114,10 +114,15 @@ def test_what_has_arrived_through_xet_is_not_fetched_again(hub: HubServer, fetch
     with engine.store.hold() as hold:
         with pytest.raises(Cancelled):
             engine.downloader.fetch(
-                manifest, located(resolution), hold=hold, cancel=cancel, overlay=StopsAfterTwo(workers=1)
+                manifest,
+                located(resolution),
+                namespace="team",
+                hold=hold,
+                cancel=cancel,
+                overlay=StopsAfterTwo(workers=1),
             )
         told: list[Progress] = []
-        engine.downloader.fetch(manifest, located(resolution), hold=hold, progress=told.append)
+        engine.downloader.fetch(manifest, located(resolution), namespace="team", hold=hold, progress=told.append)
     assert told[-1].fetched_bytes == manifest.size - 2 * PIECE
 
 
@@ -144,7 +149,7 @@ def test_content_that_is_not_there_is_waited_for_like_any_trouble(hub: HubServer
         return Location(location.url, location.headers, expires_at=0.0, xet=absent) if wrong else location
 
     with engine.store.hold() as hold:
-        digests = engine.downloader.fetch(manifest, locate, hold=hold)
+        digests = engine.downloader.fetch(manifest, locate, namespace="team", hold=hold)
     assert digests["large.safetensors"] == hashlib.sha256(LARGE).hexdigest()
     assert asked.count("large.safetensors") > 1
 

@@ -14,6 +14,9 @@ from modelcache.manifest import Manifest, ManifestFile
 from modelcache.sources.base import Credential, Location, Source, SourceFile, installed_schemes, source_for
 from modelcache.sources.uri import SourceURI, parse_uri
 
+_HUB = "hf"
+"""The one scheme for which the administrator of the nodes alone says which server it means (HF_ENDPOINT)."""
+
 
 class TransferFetcher:
     """Begins downloads with one agent's transfer engine, and with its peers where there is an exchange."""
@@ -65,6 +68,7 @@ class TransferFetch:
             watch=self._watch,
             cancel=self._cancel,
             overlay=self._swarm,
+            together=_HUB if uri.scheme == _HUB else "",
         )
 
     def cancel(self) -> None:

@@ -94,6 +94,7 @@ class Download:
         meter: Meter,
         hold: Hold,
         cancel: CancelToken,
+        together: str = "",
     ) -> None:
         self._shared = shared
         self._store = shared.store
@@ -109,7 +110,7 @@ class Download:
         self._menders: list[threading.Thread] | None = []
         """Threads that run, or have run; None when the download ends and nothing is mended any more."""
         self._chores: queue.SimpleQueue[_Chore] = queue.SimpleQueue()
-        self._items = itemize(namespace, manifest, shared.piece_bytes)
+        self._items = itemize(namespace, manifest, shared.piece_bytes, together)
         self._presence = Presence(
             shared.store,
             namespace,
@@ -118,6 +119,7 @@ class Download:
             workers=overlay.workers,
             below=secrets.randbelow,
             wait=self._wait,
+            read=meter.compared,
             hold=hold,
             cancel=cancel,
         )
@@ -152,7 +154,7 @@ class Download:
         return [item for item in items if item.key not in found]
 
     def _claim(self, item: Item) -> bool:
-        item.claimed = self._shared.flights.claim(item.key, lambda: self._chores.put(_Reconsider(item)))
+        item.claimed = self._shared.flights.claim(item.flights, lambda: self._chores.put(_Reconsider(item)))
         return item.claimed
 
     def _partial(self, item: Item) -> PartialFile:
@@ -302,8 +304,9 @@ class Download:
                 )
             )
         if blobs:
-            self._store.commit_blobs(blobs)
+            # First: after a crash in between, what is here must not have to be shown once more.
             self._store.admissions.admit(self._namespace, [commit.sha256 for commit in commits])
+            self._store.commit_blobs(blobs)
         for commit in commits:
             self._discard(commit.item)
             for number, path in enumerate(commit.item.paths):
@@ -463,7 +466,7 @@ class Download:
         if item.claimed:
             item.claimed = False
             self._overlay.end(item.file)
-            self._shared.flights.release(item.key)
+            self._shared.flights.release(item.flights)
 
     def _discard(self, item: Item) -> None:
         partial = self._partial(item)

@@ -136,12 +136,15 @@ class Downloader:
         watch: Callable[[Callable[[], Progress]], None] | None = None,
         cancel: CancelToken | None = None,
         overlay: Overlay | None = None,
+        together: str = "",
     ) -> Mapping[str, str]:
         """Makes all files of a checked manifest blobs of the store; returns their sha256 by path. Blocks.
 
         What is here already is not fetched: the finished pieces of an earlier call, also one that was killed, and blobs:
         those that `namespace` has had already, and those that the source shows to have as well (`agent.transfer.proof`).
-        `overlay` is who else takes part. `hold` keeps what arrives from garbage collection; publish before you leave it.
+        `overlay` is who else takes part. `together` is the name of an origin from which downloads of all namespaces may fetch
+        what is the same for each other (see `agent.transfer.items.flight_keys`).
+        `hold` keeps what arrives from garbage collection; publish before you leave it.
         `progress` is called from several threads, one at a time, and must not block. `watch` is called once, with a function
         that tells how things are at any time and from any thread: for whoever asks instead of being told, and wants to
         know also while nothing happens.
@@ -156,7 +159,9 @@ class Downloader:
         source = LocatedSource(places, OriginSource(self._web, places), XetSource(self._web, places, self._xet))
         overlay = overlay or Alone(self._settings.connections)
         with (cancel or CancelToken()).child() as token:
-            return Download(self._shared, namespace, manifest, overlay.join(source), overlay, meter, hold, token).run()
+            return Download(
+                self._shared, namespace, manifest, overlay.join(source), overlay, meter, hold, token, together
+            ).run()
 
     def reserved_bytes(self) -> int:
         """Room on the disk that downloads have reserved and not written yet."""

@@ -37,10 +37,11 @@ class Presence:
         workers: int,
         below: Callable[[int], int],
         wait: Callable[[SourceError, int], None],
+        read: Callable[[int], None],
         hold: Hold,
         cancel: CancelToken,
     ) -> None:
-        """`workers`: proofs at a time. `below` and `wait` as for `proof.shows`."""
+        """`workers`: proofs at a time. `below`, `wait` and `read` as for `proof.shows`."""
         self._store = store
         self._namespace = namespace
         self._manifest = manifest
@@ -48,6 +49,7 @@ class Presence:
         self._workers = workers
         self._below = below
         self._wait = wait
+        self._read = read
         self._hold = hold
         self._cancel = cancel
 
@@ -127,6 +129,7 @@ class Presence:
             self._store.paths.blob(sha256),
             below=self._below,
             wait=self._wait,
+            read=self._read,
             cancel=self._cancel,
         )
         if verdict is False:

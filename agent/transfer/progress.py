@@ -61,6 +61,12 @@ class Meter:
             self._now = now._replace(received_bytes=now.received_bytes + count, fetched_bytes=now.fetched_bytes + more)
             self._tell(now=False)
 
+    def compared(self, count: int) -> None:
+        """Bytes arrived only to be compared with what is here."""
+        with self._lock:
+            self._now = self._now._replace(fetched_bytes=self._now.fetched_bytes + count)
+            self._tell(now=False)
+
     def verified(self, count: int) -> None:
         """Bytes were read for their digest; negative: they have to be read again."""
         with self._lock:

@@ -59,11 +59,12 @@ class _Differs(Exception):
 class _Comparing:
     """A Sink that compares what arrives with a file instead of keeping it."""
 
-    def __init__(self, descriptor: int, path: Path, window: Window) -> None:
+    def __init__(self, descriptor: int, path: Path, window: Window, read: Callable[[int], None]) -> None:
         self.start, self.end = window
         self.position = self.start
         self._descriptor = descriptor
         self._path = path
+        self._read = read
         self._buffer = memoryview(bytearray(min(WINDOW_BYTES, self.end - self.start)))
 
     def space(self) -> memoryview:
@@ -72,6 +73,7 @@ class _Comparing:
 
     def filled(self, count: int) -> None:
         """See Sink. Raises _Differs, StoreIOError."""
+        self._read(count)
         with io_errors("read", self._path):
             expected = os.pread(self._descriptor, count, self.position)
         if expected != self._buffer[:count]:
@@ -97,18 +99,19 @@ def shows(
     *,
     below: Callable[[int], int],
     wait: Callable[[SourceError, int], None],
+    read: Callable[[int], None] = lambda count: None,
     cancel: CancelToken,
 ) -> bool | None:
     """Whether `source` has the content of `blob` for `file`; None when that cannot be found out by parts.
 
-    `wait(error, failures)` is called before a retryable error is tried again. Raises SourceErrors that are not retryable,
-    StoreIOError, Cancelled.
+    `wait(error, failures)` is called before a retryable error is tried again, `read` with the bytes that came. Raises
+    SourceErrors that are not retryable, StoreIOError, Cancelled.
     """
     with io_errors("open", blob):
         descriptor = os.open(blob, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         for window in windows(file.size, below):
-            _read(source, file, _Comparing(descriptor, blob, window), wait, cancel)
+            _read(source, file, _Comparing(descriptor, blob, window, read), wait, cancel)
     except _Differs:
         return False
     except RangesIgnored:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -38,7 +39,7 @@ def test_the_same_model_in_another_namespace_costs_a_look_at_its_source(fetching
     before = engine.origin.bytes_sent
     engine.fetch(manifest, namespace="other")
     assert engine.origin.bytes_sent - before == 3 * WINDOW_BYTES + len(SMALL)
-    assert engine.told[-1].fetched_bytes == 0
+    assert engine.told[-1].fetched_bytes == 3 * WINDOW_BYTES + len(SMALL)
     row = engine.store.publish("other", "mine", manifest)
     weights = engine.store.paths.snapshot(*row.key) / "weights"
     assert weights.stat().st_ino == engine.store.paths.blob(str(manifest.files[1].sha256)).stat().st_ino
@@ -142,3 +143,29 @@ def test_good_pieces_of_a_damaged_file_are_not_for_others(fetching: Callable[...
     before = engine.origin.bytes_sent
     engine.fetch(manifest, namespace="team")
     assert engine.origin.bytes_sent - before == PIECE, "the owner begins with what is good"
+
+
+def test_namespaces_wait_for_each_other_only_where_no_tenant_has_the_origin(
+    fetching: Callable[..., Fetching],
+) -> None:
+    engine = fetching()
+    manifest = engine.serve(("weights", SECRET))
+    held, go = threading.Event(), threading.Event()
+
+    def holds(request: Request, data: bytes) -> None:
+        held.set()
+        assert go.wait(60)
+        request.serve(data)
+
+    engine.origin.always["/weights"] = holds
+    first = engine.in_thread(manifest, namespace="team", together="hub")
+    assert held.wait(60)
+    engine.origin.files["/mallory/weights"] = SECRET
+    engine.fetch(manifest, namespace="alone", locate=of_mallory(engine))
+    assert engine.origin.bytes_sent == len(SECRET), "who reads another origin waits for nobody"
+    second = engine.in_thread(manifest, namespace="other", together="hub", locate=of_mallory(engine))
+    go.set()
+    for each in (first, second):
+        each.join()
+        assert each.error is None
+    assert engine.origin.bytes_sent == 2 * len(SECRET) + 3 * WINDOW_BYTES

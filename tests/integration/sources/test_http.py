@@ -228,7 +228,7 @@ def test_a_private_authority_from_the_secret_counts_for_its_source_alone(
             def locate(file: ManifestFile) -> Location:
                 return source.locate(uri, resolution.revision, SourceFile(file.path, file.size), credential)
 
-            return dict(downloader.fetch(manifest, locate, hold=hold, cancel=cancel, progress=told))
+            return dict(downloader.fetch(manifest, locate, namespace="team", hold=hold, cancel=cancel, progress=told))
 
         assert fetch("config.json", trusting)["config.json"] == hashlib.sha256(FILES["config.json"]).hexdigest()
         # Not over the connection that has just been left open.

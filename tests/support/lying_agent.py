@@ -6,15 +6,15 @@ python -m tests.support.lying_agent agent ...
 from __future__ import annotations
 
 from agent.peers.holdings import Content, Holdings
-from agent.peers.keys import ContentKey
+from agent.peers.keys import TenantKey
 from cli.main import app
 from tests.support.swarm import garbled
 
 _find = Holdings.find
 
 
-def _lying(self: Holdings, key: ContentKey, size: int) -> Content | None:
-    content = _find(self, key, size)
+def _lying(self: Holdings, wanted: TenantKey, size: int) -> Content | None:
+    content = _find(self, wanted, size)
     return garbled(content, honest_digest=True) if content is not None else None
 
 

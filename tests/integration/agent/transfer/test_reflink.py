@@ -46,7 +46,7 @@ def fetch(store: Store, share: Path, manifest: Manifest) -> dict[str, str]:
 
     settings = TransferSettings(piece_bytes=PIECE, reserve_bytes=0)
     with Downloader(store, settings, clock=InstantClock(), environ={}) as downloader, store.hold() as hold:
-        digests = dict(downloader.fetch(manifest, locate, hold=hold))
+        digests = dict(downloader.fetch(manifest, locate, namespace="team", hold=hold))
         for path, content in CONTENTS.items():
             assert store.paths.blob(digests[path]).read_bytes() == content
     return digests

@@ -179,7 +179,9 @@ def _stat_inside(uri: SourceURI, place: Directory, path: Path) -> os.stat_result
     """The properties of a regular file below `place.within`, whichever links lead there. Raises SourceError and OSError."""
     real = path.resolve(strict=True)
     if not real.is_relative_to(place.within.resolve()):
-        raise UnsafePath(f"{uri}: {path} leads to {real}, outside of what may be read ({place.within}).")
+        raise UnsafePath(
+            f"{uri}: {path} leads to {real}, outside of what may be read ({place.within}): put a copy there."
+        )
     found = real.stat()
     if not stat.S_ISREG(found.st_mode):
         raise Unsupported(f"{uri}: {path} is neither a file nor a directory: remove it.")
@@ -203,7 +205,7 @@ def _translated(uri: SourceURI, path: Path) -> Iterator[None]:
     except OSError as error:
         raise _explained(uri, path, error) from None
     except (RuntimeError, ValueError) as error:  # links that lead round in a circle; a NUL in the path
-        raise UnsafePath(f"{uri}: {str(path)!a} cannot be followed: {error}.") from None
+        raise UnsafePath(f"{uri}: {str(path)!a} cannot be followed: {error}; put a file there.") from None
 
 
 def _explained(uri: SourceURI, path: Path, error: OSError) -> SourceError:

@@ -77,7 +77,10 @@ def _explain_answer(error: hub.HfHubHTTPError, asked: Asked, now: float) -> Sour
     if status == 429:
         when = "" if wait is None else f" for {wait:.0f} s"
         hint = "" if access.token else f"; requests with a token have a higher limit: {_SET_SECRET}"
-        return RateLimited(f"{access.endpoint} wants fewer requests{when} ({uri}){hint}.", retry_after=wait)
+        return RateLimited(
+            f"{access.endpoint} wants fewer requests{when} ({uri}), and is asked again by itself{hint}.",
+            retry_after=wait,
+        )
     if status == 408 or status >= 500:
         return Unreachable(
             f"{access.endpoint} answers {status} to requests for {uri}: {_endpoint_hint(access)}", retry_after=wait

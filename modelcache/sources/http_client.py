@@ -157,7 +157,9 @@ class HttpClient:
         except httpx2.TimeoutException:
             raise Unreachable(f"{where} does not answer in time: check the network and the proxy.") from None
         except (httpx2.InvalidURL, httpx2.DecodingError, httpx2.UnsupportedProtocol) as error:
-            raise MalformedListing(f"{where} cannot be understood ({type(error).__name__}).") from None
+            raise MalformedListing(
+                f"{where} cannot be understood ({type(error).__name__}): check the address."
+            ) from None
         except httpx2.HTTPError as error:
             if "CERTIFICATE_VERIFY_FAILED" in str(error):
                 raise Unreachable(
@@ -183,7 +185,9 @@ def _next(url: str, response: httpx2.Response) -> str:
             f"{_shown_url(url)} is a folder: write it with a slash at the end, and put {FILE_NAME} into it."
         )
     if new not in ("http", "https") or (old, new) == ("https", "http"):
-        raise Unsupported(f"{_shown_url(url)} redirects to an address that is not followed from {old}://.")
+        raise Unsupported(
+            f"{_shown_url(url)} redirects to an address that is not followed from {old}://: give the last one."
+        )
     return target
 
 
@@ -195,15 +199,17 @@ def _refusal(url: str, response: httpx2.Response, *, credential: bool) -> Source
         return NotFound(f"{where} does not exist ({status}): correct the address.")
     if status in (401, 403, 407):
         if credential:
-            return Unauthorized(f"{where} does not accept the credential from spec.source.secretRef ({status}).")
+            return Unauthorized(
+                f"{where} does not accept the credential from spec.source.secretRef ({status}): put a valid one there."
+            )
         return Unauthorized(
             f"{where} wants a credential ({status}): set spec.source.secretRef to a Secret with 'token', or 'username' and "
             f"'password'."
         )
     if status == 429:
-        return RateLimited(f"{where} asks for fewer requests (429).", retry_after=after)
+        return RateLimited(f"{where} asks for fewer requests (429): it is asked again by itself.", retry_after=after)
     if status >= 500 or status in (408, 425):
-        return Unreachable(f"{where} is in trouble ({status}).", retry_after=after)
+        return Unreachable(f"{where} is in trouble ({status}): it is asked again by itself.", retry_after=after)
     return Unsupported(f"{where} answers {status}, which is no file: check the address.")
 
 

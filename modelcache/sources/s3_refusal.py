@@ -85,7 +85,9 @@ def _explain_answer(error: boto.ClientError, asked: Asked) -> SourceError:
     said = f"{where} answers {code or status}"
     after = _retry_after(error)
     if status == 429 or code in _PATIENCE or (status == 503 and not code):
-        return RateLimited(f"{said} for {uri}: it asks for fewer requests.", retry_after=after)
+        return RateLimited(
+            f"{said} for {uri}: it asks for fewer requests, and is asked again by itself.", retry_after=after
+        )
     if status >= 500 or code in ("InternalError", "RequestTimeout"):
         return Unreachable(
             f"{said} for {uri}: it is in trouble, or no S3; if that lasts, check AWS_ENDPOINT_URL.", retry_after=after

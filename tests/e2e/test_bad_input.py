@@ -96,6 +96,7 @@ def test_a_secret_that_comes_later_is_taken_and_never_leaks(
     seen = [cluster.all_logs()]
     for path in (private.path, f"/api/v1/namespaces/{namespace}/events", f"/api/v1/namespaces/{namespace}/configmaps"):
         seen.append(json.dumps(api.get(path).expect(200)))
+    seen += [Path(f"/proc/{pid}/cmdline").read_bytes().decode() for pid in cluster.pids()]
     assert not [text for text in seen if CANARY in text]
     for file in tmp_path.joinpath("nodes").rglob("*"):
         if file.is_file():

@@ -16,7 +16,7 @@ from tests.support.api import Api
 from tests.support.cluster import CacheCluster, HubProcess, Model, tree_of
 from tests.support.nginx import AUTHORITY, Nginx, nginx
 from tests.support.olah import Olah, olah
-from tests.support.s3 import S3, nanio
+from tests.support.s3 import REGION, S3, nanio
 
 pytestmark = [pytest.mark.e2e, pytest.mark.conformance]
 
@@ -36,7 +36,8 @@ EVERYWHERE = {"nodeLocal": {"nodeSelector": {"nobody": None}}}
 
 
 def write(directory: Path) -> Path:
-    for path, content in FILES.items():
+    """FILES, of which the large one is another in each directory: content that is on a node already is not read again."""
+    for path, content in {**FILES, "model.safetensors": str(directory).encode() + FILES["model.safetensors"]}.items():
         (directory / path).parent.mkdir(parents=True, exist_ok=True)
         (directory / path).write_bytes(content)
     return directory
@@ -82,20 +83,27 @@ def s3(tmp_path: Path) -> Iterator[S3]:
     with nanio(tmp_path / "nanio") as server:
         server.s5cmd("mb", "s3://models")
         server.s5cmd("cp", f"{write(tmp_path / 'upload')}/", "s3://models/llama/")
+        server.s5cmd("cp", f"{write(tmp_path / 'ambient')}/", "s3://models/ambient/")
         server.s5cmd("cp", str(tmp_path / "upload" / "config.json"), "s3://models/llama-2/")
         yield server
 
 
 @pytest.fixture
 def cluster(
-    installed: None, api: Api, kubeconfig: Path, tmp_path: Path, hub: HubProcess, web: Nginx, share: Path,
+    installed: None, api: Api, kubeconfig: Path, tmp_path: Path, hub: HubProcess, s3: S3, share: Path,
     mirror: Olah, namespace: str, request: pytest.FixtureRequest,
 ) -> Iterator[CacheCluster]:  # fmt: skip
-    """Three nodes that have the share, and one claim of the namespace mounted; their hub is the mirror."""
+    """Three nodes that have the share, and one claim of the namespace mounted; their hub is the mirror.
+
+    The daemons have an identity of their own for S3, in a profile.
+    """
     claims = tmp_path / "claims"
     write(claims / namespace / "weights" / "llama")
     write(claims / "another-tenant" / "secret")
-    environment = {"HF_ENDPOINT": mirror.url,
+    profile = tmp_path / "profile"
+    profile.write_text(f"[own]\naws_access_key_id = {s3.key_id}\naws_secret_access_key = {s3.secret}\n")
+    environment = {"HF_ENDPOINT": mirror.url, "AWS_ENDPOINT_URL": s3.url, "AWS_REGION": REGION,
+                   "AWS_SHARED_CREDENTIALS_FILE": str(profile), "AWS_PROFILE": "own",
                    "MODELCACHE_FILE_ROOTS": str(share), "MODELCACHE_CLAIMS": str(claims)}  # fmt: skip
     running = CacheCluster(api, kubeconfig, tmp_path / "nodes", hub, environment=environment)
     running.start()
@@ -117,26 +125,27 @@ def test_each_source_is_ready_on_three_nodes_and_its_credential_nowhere(
     keys = secret(api, namespace, "s3-keys", s3.secret_values)
     token = secret(api, namespace, "web-token", {"token": CANARY, **TRUST})
     login = secret(api, namespace, "web-login", {"username": "models", "password": CANARY, **TRUST})
-    expected = tree_of(share / "llama")
+    uploaded = tree_of(tmp_path / "upload")
     with_sums = tree_of(web.root / "llama")
     mirrored = {path: hashlib.sha256(content).hexdigest() for path, content in MIRRORED.items()}
     mirrored[".gitattributes"] = hashlib.sha256(b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n").hexdigest()
     wanted = {
         "hub": ("hf://org/llama", {}, mirrored),
-        "s3": ("s3://models/llama", keys, expected),
+        "s3": ("s3://models/llama", keys, uploaded),
+        "s3-ambient": ("s3://models/ambient", {}, tree_of(tmp_path / "ambient")),
         "s3-some": ("s3://models/llama", {**keys, "include": ["*.json", "sub dir/"], "exclude": ["con*"]},
-                    {"sub dir/ünï.txt": expected["sub dir/ünï.txt"]}),
-        "s3-one": ("s3://models/llama/config.json", keys, {"config.json": expected["config.json"]}),
+                    {"sub dir/ünï.txt": uploaded["sub dir/ünï.txt"]}),
+        "s3-one": ("s3://models/llama/config.json", keys, {"config.json": uploaded["config.json"]}),
         "folder": (f"{web.url}/bearer/llama/", token, with_sums),
         "one": (f"{web.url}/basic/llama/model.safetensors", login,
-                {"model.safetensors": expected["model.safetensors"]}),
-        "file": (f"file://{share}/llama", {}, expected),
+                {"model.safetensors": with_sums["model.safetensors"]}),
+        "file": (f"file://{share}/llama", {}, tree_of(share / "llama")),
         "file-sums": (f"file://{share}/summed", {}, tree_of(share / "summed")),
-        "claim": ("pvc://weights/llama", {}, expected),
+        "claim": ("pvc://weights/llama", {}, tree_of(tmp_path / "claims" / namespace / "weights" / "llama")),
     }  # fmt: skip
     made = {name: model(name) for name in wanted}
     for name, (uri, source, _) in wanted.items():
-        checksum = {"verification": {"checksum": f"sha256:{expected['model.safetensors']}"}} if name == "one" else {}
+        checksum = {"verification": {"checksum": f"sha256:{with_sums['model.safetensors']}"}} if name == "one" else {}
         made[name].create(uri, source=source, **checksum)
     for name, (_, _, files) in wanted.items():
         status = made[name].wait_ready(timeout=40)

@@ -7,6 +7,7 @@ import http.server
 import json
 import os
 import threading
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -402,35 +403,101 @@ class TestIdentity:
     def test_pod_identity(self, strict: S3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         """EKS Pod Identity: an agent on the node answers with temporary keys to who shows his projected token."""
         shown: list[str | None] = []
-        keys = {"AccessKeyId": strict.key_id, "SecretAccessKey": strict.secret, "Token": "",
-                "Expiration": "2099-01-01T00:00:00Z"}  # fmt: skip
 
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                shown.append(self.headers.get("Authorization"))
-                body = json.dumps(keys).encode()
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
+        def answer(handler: http.server.BaseHTTPRequestHandler) -> bytes:
+            shown.append(handler.headers.get("Authorization"))
+            return temporary(strict)
 
-            def log_message(self, format: str, *args: object) -> None:
-                pass
-
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         token = tmp_path / "token"
         token.write_text("projected-token")
-        address = f"http://127.0.0.1:{server.server_address[1]}/v1/credentials"
-        monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", address)
         monkeypatch.setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", str(token))
         monkeypatch.setenv("AWS_ENDPOINT_URL", strict.url)
-        try:
+        with answering(answer) as url:
+            monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{url}/v1/credentials")
             assert S3Source().resolve(parse_uri("s3://bucket/models/tiny"), None, None, (), ()).files
-        finally:
-            server.shutdown()
-            server.server_close()
         assert shown == ["projected-token"]
+
+    def test_an_instance_profile(self, strict: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The metadata service of the machine, in its second version: a token of a session, the role, and its keys."""
+        asked: list[str] = []
+
+        def answer(handler: http.server.BaseHTTPRequestHandler) -> bytes:
+            asked.append(f"{handler.command} {handler.path}")
+            if handler.command == "PUT":
+                return b"session-token"
+            assert handler.headers["X-aws-ec2-metadata-token"] == "session-token"
+            return b"the-role" if handler.path.endswith("/") else temporary(strict)
+
+        monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "false")
+        monkeypatch.setenv("AWS_ENDPOINT_URL", strict.url)
+        with answering(answer) as url:
+            monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", url)
+            source, uri = S3Source(), parse_uri("s3://bucket/models/tiny")
+            resolution = source.resolve(uri, None, None, (), ())
+            assert "X-Amz-Signature" in source.locate(uri, resolution.revision, resolution.files[0], None).url
+        assert asked == [
+            "PUT /latest/api/token",
+            "GET /latest/meta-data/iam/security-credentials/",
+            "GET /latest/meta-data/iam/security-credentials/the-role",
+        ]
+
+    def test_a_metadata_service_that_has_no_role(self, strict: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "false")
+        monkeypatch.setenv("AWS_ENDPOINT_URL", strict.url)
+        with answering(lambda handler: None) as url:
+            monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", url)
+            with pytest.raises(errors.Unauthorized, match=r"there is no credential: set spec\.source\.secretRef"):
+                S3Source().resolve(parse_uri("s3://bucket/models/tiny"), None, None, (), ())
+
+
+def temporary(s3: S3) -> bytes:
+    """Keys as services for credentials give them."""
+    keys = {"Code": "Success", "AccessKeyId": s3.key_id, "SecretAccessKey": s3.secret, "Token": "",
+            "Expiration": "2099-01-01T00:00:00Z"}  # fmt: skip
+    return json.dumps(keys).encode()
+
+
+@contextlib.contextmanager
+def answering(answer: Callable[[http.server.BaseHTTPRequestHandler], bytes | None]) -> Iterator[str]:
+    """A service on loopback, at this address; None: 404."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = answer(self)
+            self.send_response(404 if body is None else 200)
+            self.send_header("Content-Length", str(len(body or b"")))
+            self.end_headers()
+            self.wfile.write(body or b"")
+
+        do_PUT = do_GET
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize("secret", [True, False])
+def test_a_public_bucket_is_read_without_signing(
+    s3: S3, bucket: str, monkeypatch: pytest.MonkeyPatch, secret: bool
+) -> None:
+    put(s3, bucket, {"m/a": b"public"}, ACL="public-read")
+    settings = {"AWS_NO_SIGN_REQUEST": "true", "AWS_ENDPOINT_URL": s3.url}
+    credential = Credential(settings) if secret else None
+    if not secret:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", s3.url)  # and the chain finds nothing
+    uri, source = parse_uri(f"s3://{bucket}/m"), S3Source()
+    resolution = source.resolve(uri, None, credential, (), ())
+    location = source.locate(uri, resolution.revision, resolution.files[0], credential)
+    assert "Signature" not in location.url
+    with urllib.request.urlopen(location.url, timeout=30) as response:
+        assert response.read() == b"public"
 
 
 def test_irsa(s3: S3, bucket: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

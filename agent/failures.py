@@ -12,6 +12,7 @@ from typing import NamedTuple
 from agent.store import (
     BlobMissing,
     IndexFailed,
+    NotAdmitted,
     PublishConflict,
     RecordError,
     StoreError,
@@ -103,7 +104,7 @@ def told(error: Exception, credential: Credential | None) -> tuple[Failure, str]
 
 
 def _store_failure(error: StoreError) -> Failure:
-    if isinstance(error, BlobMissing):
+    if isinstance(error, BlobMissing | NotAdmitted):
         return Failure("ContentMissing", str(error), permanent=False)
     if isinstance(error, PublishConflict):
         return Failure("PublishConflict", str(error), permanent=True)

@@ -60,7 +60,7 @@ class Presence:
     def find(self, items: Sequence[Item]) -> dict[str, str]:
         """The sha256 of those items that are here and may be used, by key. They are held from now on.
 
-        Raises SourceError (of a source that cannot be asked for a proof), StoreError, Cancelled.
+        Raises StoreError, Cancelled.
         """
         usable: dict[str, str] = {}
         foreign: list[tuple[Item, str]] = []

@@ -29,6 +29,8 @@ WHOLE_BYTES = 4 * 1024 * 1024
 """A file up to this size is read as a whole; larger ones have a window for each so many bytes ..."""
 MAX_WINDOWS = 32
 """... up to this number."""
+TRIES = 3
+"""For each window, at a source that asks for patience or cannot be reached."""
 
 
 class Window(NamedTuple):
@@ -102,10 +104,11 @@ def shows(
     read: Callable[[int], None] = lambda count: None,
     cancel: CancelToken,
 ) -> bool | None:
-    """Whether `source` has the content of `blob` for `file`; None when that cannot be found out by parts.
+    """Whether `source` has the content of `blob` for `file`; None when that cannot be found out (now, or by parts).
 
-    `wait(error, failures)` is called before a retryable error is tried again, `read` with the bytes that came. Raises
-    SourceErrors that are not retryable, StoreIOError, Cancelled.
+    An error of the source is no verdict, and not the end either: this node may be unable to reach a source from which others
+    of the same model give it the content (a claim that is mounted elsewhere). The download meets the error again if it matters.
+    `wait(error, failures)` is called before one is tried again, `read` with the bytes that came. Raises StoreIOError, Cancelled.
     """
     with io_errors("open", blob):
         descriptor = os.open(blob, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -114,7 +117,7 @@ def shows(
             _read(source, file, _Comparing(descriptor, blob, window, read), wait, cancel)
     except _Differs:
         return False
-    except RangesIgnored:
+    except (RangesIgnored, SourceError):
         return None
     finally:
         os.close(descriptor)
@@ -128,16 +131,11 @@ def _read(
     wait: Callable[[SourceError, int], None],
     cancel: CancelToken,
 ) -> None:
-    failures = 0
-    while True:
-        before = sink.position
+    for failures in range(TRIES - 1):
         try:
-            source.read(file, sink, cancel)
+            return source.read(file, sink, cancel)
         except SourceError as error:
             if not error.retryable:
                 raise
-            failures = 0 if sink.position > before else failures
             wait(error, failures)
-            failures += 1
-        else:
-            return
+    return source.read(file, sink, cancel)

@@ -12,6 +12,7 @@ from agent.transfer import CancelToken, IntegrityError
 from modelcache.kube.resources import ObjectKey
 from modelcache.manifest import Manifest, ManifestFile
 from modelcache.sources.base import Location
+from modelcache.sources.errors import NotFound
 from tests.support.fetching import PIECE, content, listed, manifest_of
 from tests.support.swarm import Member, Team
 
@@ -95,4 +96,25 @@ def test_who_has_shown_that_he_may_read_shares_with_his_peers(team: Team) -> Non
     for member in team.members:
         member.meet(team.members, manifest, complete=[first], model=MALLORY)
     run(others, manifest, team)
+    assert team.origin.bytes_sent == before
+
+
+def test_a_node_that_cannot_reach_the_source_gets_the_content_from_peers_that_can(team: Team) -> None:
+    """A claim is mounted on one node. Another node has the same content, for another namespace."""
+    team.add(3)
+    manifest = cached(team)
+    team.origin.files["/mallory/weights"] = SECRET
+    first, _, third = team.members
+
+    def not_here(file: ManifestFile) -> Location:
+        raise NotFound(f"{file.path}: the claim is not mounted into the agent of this node")
+
+    third.start(manifest, MALLORY, of_mallory(team))
+    third.finish(manifest)
+    before = team.origin.bytes_sent
+    for member in team.members:
+        member.meet(team.members, manifest, complete=[third], model=MALLORY)
+    first.start(manifest, MALLORY, not_here)
+    first.finish(manifest)
+    assert first.store.admissions.holds(MALLORY.namespace, str(manifest.files[0].sha256))
     assert team.origin.bytes_sent == before

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.transfer.cancel import CancelToken
-from agent.transfer.proof import MAX_WINDOWS, WHOLE_BYTES, WINDOW_BYTES, shows, windows
+from agent.transfer.proof import MAX_WINDOWS, TRIES, WHOLE_BYTES, WINDOW_BYTES, shows, windows
 from agent.transfer.source import RangesIgnored, Sink
 from modelcache.manifest import ManifestFile
 from modelcache.sources.errors import NotFound, SourceError, Unreachable
@@ -119,12 +119,14 @@ def test_a_blob_that_is_shorter_than_it_should_be_shows_nothing(blob: Path, data
     assert verdict is False
 
 
-def test_what_passes_is_waited_out_and_what_does_not_is_raised(blob: Path, data: bytes) -> None:
+def test_what_passes_is_waited_out_but_not_for_ever(blob: Path, data: bytes) -> None:
     waits: list[SourceError] = []
-    assert judge(Memory(data, Unreachable("away"), Unreachable("away")), blob, waits) is True
-    assert len(waits) == 2
-    with pytest.raises(NotFound):
-        judge(Memory(data, NotFound("gone")), blob)
+    away = [Unreachable("away")] * (TRIES - 1)
+    assert judge(Memory(data, *away), blob, waits) is True
+    assert waits == away
+    assert judge(Memory(data, *away, Unreachable("still")), blob) is None
+    assert judge(Memory(data, NotFound("not on this node")), blob, waits) is None
+    assert waits == away, "what waiting does not mend is not waited out"
 
 
 def test_a_source_without_ranges_can_show_nothing_by_parts(blob: Path, data: bytes) -> None:

@@ -107,8 +107,10 @@ def shows(
     """Whether `source` has the content of `blob` for `file`; None when that cannot be found out (now, or by parts).
 
     An error of the source is no verdict, and not the end either: this node may be unable to reach a source from which others
-    of the same model give it the content (a claim that is mounted elsewhere). The download meets the error again if it matters.
-    `wait(error, failures)` is called before one is tried again, `read` with the bytes that came. Raises StoreIOError, Cancelled.
+    of the same model give it the content (a claim that is mounted elsewhere). The download meets the error again if it
+    matters. `wait(error, failures)` is called before one is tried again, `read` with the bytes that came.
+
+    Raises StoreIOError, Cancelled.
     """
     with io_errors("open", blob):
         descriptor = os.open(blob, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)

@@ -215,12 +215,22 @@ def test_a_new_version_arrives_beside_the_old_one(
     assert hub.file_bytes() < 3 * 5 * MIB, "files that did not change are not fetched again"
 
 
+def made_for_models(api: Api, namespace: str) -> list[str]:
+    """Manifests, and Services in front of workers, that the controller has made in a namespace."""
+    lists = (
+        api.get(f"/api/v1/namespaces/{namespace}/{kind}").expect(200)["items"] for kind in ("configmaps", "services")
+    )
+    found = [each["metadata"] for items in lists for each in items]
+    return [meta["name"] for meta in found if "modelcache-controller" in (meta.get("labels") or {}).values()]
+
+
 def test_deletion_removes_label_files_and_object(
-    cluster: CacheCluster, kubectl: Kubectl, namespace: str, model: Callable[[str], Model]
+    cluster: CacheCluster, kubectl: Kubectl, api: Api, namespace: str, model: Callable[[str], Model]
 ) -> None:
     tiny = model("tiny")
     tiny.create("hf://org/name")
     tiny.wait_ready()
+    wait_until(lambda: len(made_for_models(api, namespace)) == 2, what="a manifest and a Service")
     kubectl.in_namespace(namespace)("delete", "dynamomodel", "tiny", "--timeout=60s")
     assert tiny.gone()
     for node in cluster.nodes:
@@ -229,6 +239,7 @@ def test_deletion_removes_label_files_and_object(
         assert not paths.model(namespace, "tiny").exists()
         assert not [path for path in paths.blobs.rglob("*") if path.is_file()]
         assert not [path for path in paths.hub.rglob("*") if path.is_file()]
+    wait_until(lambda: not made_for_models(api, namespace), what="the garbage is collected")
 
 
 def test_a_deletion_in_the_middle_of_a_download_leaves_nothing(

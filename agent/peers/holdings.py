@@ -1,8 +1,10 @@
 """What this agent can give to others: blobs, and the finished pieces of files that are still on their way.
 
-A download registers each file it works on (`begin`), tells when a piece is there (`arrived`), and takes the file back when
-it ends (`end`). The file then usually is a blob, under another name but with the same inode: whoever has it open goes on
-reading, and whoever opens it in between finds it in one of the two places, because it is looked for in the old one first.
+A download says which content it expects (`Expecting`: of 200,000 files most only wait for their turn, and take no more than
+their name here), registers each file that it works on (`begin`), tells when a piece is there (`arrived`), and takes the file
+back when it ends (`end`). The file then usually is a blob, under another name but with the same inode: whoever has it open
+goes on reading, and whoever opens it in between finds it in one of the two places, because it is looked for in the old one
+first.
 
 Content is here for a namespace, and not for others: what another one is downloading, or was given, is not offered, although it
 may lie in the same file.
@@ -19,8 +21,9 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from agent.peers.keys import ContentKey, TenantKey
 from agent.peers.wire import DIGEST_BYTES, Holding
@@ -61,35 +64,41 @@ class Content:
         )
 
 
+class Expecting(Protocol):
+    """One download, as those see it who ask for what it fetches. Used by several threads at once."""
+
+    @property
+    def piece_bytes(self) -> int:
+        """Size of its pieces."""
+        ...
+
+    def expects(self, content: TenantKey) -> bool:
+        """Whether a file with this content is under way, or going to be, for this namespace."""
+        ...
+
+    def progress(self) -> int:
+        """Bytes that it got from the origin."""
+        ...
+
+    def wanted(self, key: ContentKey, index: int) -> None:
+        """A peer waits for a piece."""
+        ...
+
+    def defers(self, key: ContentKey, index: int, node: str) -> bool:
+        """Whether a piece that is not read from the origin here comes from or through this node, if it is there."""
+        ...
+
+
 class Arriving:
-    """A file on its way, as its download describes it."""
+    """A file on its way."""
 
-    def __init__(
-        self,
-        partial: PartialFile,
-        *,
-        progress: Callable[[], int],
-        wanted: Callable[[int], None],
-        defers: Callable[[int, str], bool],
-    ) -> None:
-        """`progress()`: bytes that the download got from the origin. `wanted` is told of pieces that a peer waits for.
-
-        `defers(index, node)`: a piece that is not read from the origin here comes from or through this node, if it is there.
-        """
+    def __init__(self, partial: PartialFile, key: ContentKey, download: Expecting) -> None:
         self.partial = partial
-        self.progress = progress
-        self.wanted = wanted
-        self.defers = defers
+        self.key = key
+        self.download = download
         self._lock = threading.Lock()
         self._via: dict[int, tuple[str, ...]] = {}
         self._reading: Counter[int] = Counter()
-        self.changed: threading.Condition | None = None
-        """Made by the first who waits for a piece of this file: an arrival wakes nobody who waits for another file."""
-
-    def wake(self) -> None:
-        """Something about it has changed. The lock of `changed` is held."""
-        if self.changed is not None:
-            self.changed.notify_all()
 
     def came(self, index: int, via: Sequence[str]) -> None:
         """A piece comes from a peer, through these nodes (empty: from the origin)."""
@@ -118,17 +127,39 @@ class Arriving:
             return frozenset(+self._reading)
 
 
+class _Waiters:
+    """Those who wait for pieces of one content: an arrival wakes nobody who waits for another one."""
+
+    def __init__(self, lock: threading.Lock) -> None:
+        self.changed = threading.Condition(lock)
+        self.number = 0
+
+
 class Holdings:
     """Thread-safe."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._lock = threading.Lock()
+        self._downloads: tuple[Expecting, ...] = ()
         self._arriving: dict[TenantKey, Arriving] = {}
+        self._waiters: dict[TenantKey, _Waiters] = {}
         self._computing = threading.Lock()
         self._closed = False
 
     # For downloads
+
+    @contextlib.contextmanager
+    def expecting(self, download: Expecting) -> Iterator[None]:
+        """As long as this lasts, what `download` expects is on its way."""
+        with self._lock:
+            self._downloads = (*self._downloads, download)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._downloads = tuple(other for other in self._downloads if other is not download)
+                self._wake(self._waiters)
 
     def begin(self, namespace: str, keys: Sequence[ContentKey], file: Arriving) -> None:
         """`file` is going to have this content, for a namespace."""
@@ -136,33 +167,39 @@ class Holdings:
             for key in keys:
                 self._arriving[TenantKey(namespace, key)] = file
 
-    def arrived(self, file: Arriving) -> None:
-        """A piece of `file` is finished."""
+    def arrived(self, namespace: str, keys: Sequence[ContentKey]) -> None:
+        """A piece of the file with this content is finished."""
         with self._lock:
-            file.wake()
+            self._wake(TenantKey(namespace, key) for key in keys)
 
     def end(self, namespace: str, keys: Sequence[ContentKey], file: Arriving) -> None:
-        """The file is a blob now, or given up."""
+        """The file is a blob now, or given up; its download does not expect it any more."""
+        contents = [TenantKey(namespace, key) for key in keys]
         with self._lock:
-            for content in (TenantKey(namespace, key) for key in keys):
+            for content in contents:
                 if self._arriving.get(content) is file:
                     del self._arriving[content]
-            file.wake()
+            self._wake(contents)
 
     def close(self) -> None:
         """Nobody has to wait any longer."""
         with self._lock:
             self._closed = True
-            for file in self._arriving.values():
-                file.wake()
+            self._wake(self._waiters)
+
+    def _wake(self, contents: Iterable[TenantKey]) -> None:
+        for content in contents:
+            if content in self._waiters:
+                self._waiters[content].changed.notify_all()
 
     # For the server
 
     def find(self, wanted: TenantKey, size: int) -> Content | None:
         """What is here; None when it is neither here nor on its way, for this namespace. Raises StoreError."""
-        with self._lock:
-            file = self._arriving.get(wanted)
-        return self._of_arriving(wanted, file) if file is not None else self._of_blob(wanted, size)
+        file, download = self._coming(wanted)
+        if file is not None:
+            return self._of_arriving(wanted, file)
+        return _expected(wanted.key, size, download) if download is not None else self._of_blob(wanted, size)
 
     def is_blob(self, wanted: TenantKey, size: int) -> bool:
         """Whether the whole content is here, checked."""
@@ -170,26 +207,39 @@ class Holdings:
 
     def progress(self, wanted: TenantKey) -> int:
         """Bytes that the download which this is part of got from the origin; 0 when there is none."""
-        with self._lock:
-            file = self._arriving.get(wanted)
-        return file.progress() if file is not None else 0
+        _, download = self._coming(wanted)
+        return download.progress() if download is not None else 0
 
     def wait_for(self, wanted: TenantKey, size: int, index: int, seconds: float) -> Content | None:
         """`find`, as soon as piece `index` is there or nothing of it is on its way any more; at last after `seconds`."""
         deadline = time.monotonic() + seconds
+        file, download = self._coming(wanted)
+        if download is not None and not (file is not None and file.partial.finished(index)):
+            download.wanted(file.key if file is not None else wanted.key, index)
         with self._lock:
-            file = self._arriving.get(wanted)
-        if file is not None and not file.partial.finished(index):
-            file.wanted(index)
-        with self._lock:
-            while True:
-                file = self._arriving.get(wanted)
-                left = deadline - time.monotonic()
-                if file is None or self._closed or left <= 0 or file.partial.proven_digest(index) is not None:
-                    break
-                file.changed = file.changed or threading.Condition(self._lock)
-                file.changed.wait(left)
+            waiters = self._waiters.setdefault(wanted, _Waiters(self._lock))
+            waiters.number += 1
+            try:
+                while not self._closed and (left := deadline - time.monotonic()) > 0:
+                    file = self._arriving.get(wanted)
+                    if file is None and not any(download.expects(wanted) for download in self._downloads):
+                        break
+                    if file is not None and file.partial.proven_digest(index) is not None:
+                        break
+                    waiters.changed.wait(left)
+            finally:
+                waiters.number -= 1
+                if not waiters.number:
+                    del self._waiters[wanted]
         return self.find(wanted, size)
+
+    def _coming(self, wanted: TenantKey) -> tuple[Arriving | None, Expecting | None]:
+        """The file under way with this content, and the download that fetches or expects it."""
+        with self._lock:
+            file, downloads = self._arriving.get(wanted), self._downloads
+        if file is not None:
+            return file, file.download
+        return None, next((download for download in downloads if download.expects(wanted)), None)
 
     def _of_arriving(self, wanted: TenantKey, file: Arriving) -> Content:
         partial = file.partial
@@ -210,7 +260,7 @@ class Holdings:
             digest=partial.proven_digest,
             via=file.via,
             reading=file.reading(),
-            defers=file.defers,
+            defers=lambda index, node: file.download.defers(file.key, index, node),
             open=opened,
         )
 
@@ -245,6 +295,24 @@ class Holdings:
             defers=lambda index, node: False,
             open=lambda: os.open(path, _FLAGS),
         )
+
+
+def _expected(key: ContentKey, size: int, download: Expecting) -> Content:
+    """Nothing of it is here yet."""
+
+    def opened() -> int:
+        raise FileNotFoundError(errno.ENOENT, "not begun yet", key)
+
+    return Content(
+        size=size,
+        piece_bytes=download.piece_bytes,
+        complete=False,
+        digest=lambda index: None,
+        via=lambda index: (),
+        reading=frozenset(),
+        defers=lambda index, node: download.defers(key, index, node),
+        open=opened,
+    )
 
 
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW

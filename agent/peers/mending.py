@@ -63,6 +63,11 @@ class SharedFile:
         self._asked = False
         self._probed = False
 
+    @property
+    def was_wrong(self) -> bool:
+        """Whether anything had to be fetched again."""
+        return bool(self._bad)
+
     def is_mended(self, index: int) -> bool:
         """Whether a piece is fetched again, because the whole was wrong."""
         return index in self._bad

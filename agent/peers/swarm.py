@@ -7,10 +7,12 @@ piece is there. Trouble with peers ends here; only the origin's errors reach the
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Iterator, Sequence, Set
 from dataclasses import replace
+from typing import overload
 
 from agent.peers.asking import Ask, Look, Origin, Wait, choose
 from agent.peers.client import (
@@ -38,7 +40,7 @@ from agent.peers.wire import Holding
 from agent.transfer.cancel import CancelToken
 from agent.transfer.clock import Clock
 from agent.transfer.partial import PartialFile
-from agent.transfer.pieces import Piece
+from agent.transfer.pieces import PIECE_BYTES, Piece
 from agent.transfer.source import PieceSource, RangesIgnored, Sink
 from modelcache.manifest import ManifestFile
 
@@ -53,6 +55,30 @@ class _Fetch:
         self.errand = errand
         self.from_peer = False
         """Whether what the sink has of the piece came from a peer, at least in part."""
+
+
+_NOWHERE = -1
+"""Position of what is not part of the walk (yet)."""
+
+
+class _Named(Sequence[PieceId]):
+    """The names of pieces, made when they are asked for."""
+
+    def __init__(self, pieces: Sequence[tuple[ManifestFile, int]]) -> None:
+        self._pieces = pieces
+
+    def __len__(self) -> int:
+        return len(self._pieces)
+
+    @overload
+    def __getitem__(self, position: int) -> PieceId: ...
+    @overload
+    def __getitem__(self, position: slice) -> Sequence[PieceId]: ...
+    def __getitem__(self, position: int | slice) -> PieceId | Sequence[PieceId]:
+        if isinstance(position, slice):
+            return _Named(self._pieces[position])
+        file, index = self._pieces[position]
+        return PieceId(key_of(file) or file.path, index)
 
 
 class Swarm:
@@ -86,11 +112,16 @@ class Swarm:
         self._began = clock.monotonic()
         self._turns = Turns()
         self._lock = threading.Lock()
+        self.piece_bytes = PIECE_BYTES
+        """See Expecting; the download says what it really is."""
         self._files: dict[str, SharedFile] = {}
-        self._positions: Mapping[PieceId, int] = {}
+        """Files under way, by path."""
+        self._expected: dict[ContentKey, int] = {}
+        """Those and all that are still to come: the position of the first piece in the walk."""
+        self._pieces: Sequence[tuple[ManifestFile, int]] = ()
         self._wanted: deque[int] = deque()
         """Positions in the walk of pieces that others have asked for."""
-        self._looks: dict[tuple[PeerId, ContentKey], tuple[float, Holding | None]] = {}
+        self._looks: dict[ContentKey, dict[PeerId, tuple[float, Holding | None]]] = {}
         self._origin: PieceSource | None = None
         self._whole = False
         """The origin gives whole files only, as far as was seen. Then a file has one owner, that of its first piece."""
@@ -112,6 +143,32 @@ class Swarm:
         """Peers that have sent wrong content."""
         return self._members.problems()
 
+    # What is expected (see `agent.peers.holdings.Expecting`)
+
+    def expects(self, content: TenantKey) -> bool:
+        """See Expecting."""
+        return content.namespace == self._namespace and content.key in self._expected
+
+    def progress(self) -> int:
+        """See Expecting."""
+        return self._origin_bytes
+
+    def wanted(self, key: ContentKey, index: int) -> None:
+        """See Expecting."""
+        first = self._expected.get(key, _NOWHERE)
+        if first == _NOWHERE:
+            return
+        file = self._pieces[first][0]
+        # The pieces of a file follow each other; some may have been here before.
+        for position in range(min(first + index, len(self._pieces) - 1), first - 1, -1):
+            if self._pieces[position] == (file, index):
+                self._wanted.append(position)
+                return
+
+    def defers(self, key: ContentKey, index: int, node: str) -> bool:
+        """See Expecting."""
+        return precedes(self._owned_as(PieceId(key, index)), PeerId(node), self._me, self._members.tiers())
+
     # The overlay
 
     @property
@@ -124,47 +181,57 @@ class Swarm:
         self._origin = origin
         return self
 
+    @contextlib.contextmanager
+    def expecting(self, files: Sequence[ManifestFile], piece_bytes: int) -> Iterator[None]:
+        """See Overlay."""
+        self.piece_bytes = piece_bytes
+        with self._lock:
+            for file in files:
+                self._expected |= dict.fromkeys(keys_of(file), _NOWHERE)
+        with self._holdings.expecting(self):
+            yield
+
     def walk(self, pieces: Sequence[tuple[ManifestFile, int]]) -> Iterator[int]:
         """See Overlay."""
-        named = [PieceId(key_of(file) or file.path, index) for file, index in pieces]
+        before = None
         with self._lock:
-            self._positions = {piece: position for position, piece in enumerate(named)}
-        return walk(named, self._own_rank, self._tuning, self._wanted)
+            for position, (file, _) in enumerate(pieces):
+                if file is not before:
+                    self._expected |= {key: position for key in keys_of(file) if key in self._expected}
+                before = file
+        self._pieces = pieces
+        return walk(_Named(pieces), self._own_rank, self._tuning, self._wanted)
 
     def begin(self, file: ManifestFile, partial: PartialFile) -> None:
         """See Overlay."""
         key = key_of(file)
-        if key is None:
-            return
-        arriving = Arriving(
-            partial,
-            progress=lambda: self._origin_bytes,
-            wanted=lambda index: self._want(PieceId(key, index)),
-            defers=lambda index, node: precedes(
-                self._owned_as(PieceId(key, index)), PeerId(node), self._me, self._members.view().tiers
-            ),
-        )
         with self._lock:
+            if key is None or file.path in self._files:
+                return
+            arriving = Arriving(partial, key, self)
             content = TenantKey(self._namespace, key)
             self._files[file.path] = SharedFile(content, file, arriving, self._members, self._client, self._me)
         self._holdings.begin(self._namespace, keys_of(file), arriving)
 
     def arrived(self, file: ManifestFile) -> None:
         """See Overlay."""
-        with self._lock:
-            entry = self._files.get(file.path)
-        if entry is not None:
-            self._holdings.arrived(entry.arriving)
+        self._holdings.arrived(self._namespace, keys_of(file))
 
     def end(self, file: ManifestFile) -> None:
         """See Overlay."""
+        keys = keys_of(file)
         with self._lock:
             entry = self._files.pop(file.path, None)
-        if entry is not None:
-            self._holdings.end(self._namespace, keys_of(file), entry.arriving)
-            # One that is given up is not compared with anything.
-            if self._holdings.is_blob(entry.content, file.size):
-                entry.find_guilty(verified=True)
+            for key in keys:
+                self._expected.pop(key, None)
+                self._looks.pop(key, None)
+        if entry is None:
+            self._holdings.arrived(self._namespace, keys)
+            return
+        self._holdings.end(self._namespace, keys, entry.arriving)
+        # One that is given up is not compared with anything.
+        if entry.was_wrong and self._holdings.is_blob(entry.content, file.size):
+            entry.find_guilty(verified=True)
 
     def suspects(self, file: ManifestFile, cancel: CancelToken) -> Collection[int]:
         """See Overlay."""
@@ -233,9 +300,8 @@ class Swarm:
         """Who has a piece, and of whom that is known, as far as anybody has told lately."""
         holders, looked = set(view.complete), set(view.complete)
         with self._lock:
-            for peer in view.addresses:
-                when, holding = self._looks.get((peer, entry.key), (float("-inf"), None))
-                if now - when > self._tuning.look_seconds:
+            for peer, (when, holding) in self._looks.get(entry.key, {}).items():
+                if now - when > self._tuning.look_seconds or peer not in view.addresses:
                     continue
                 looked.add(peer)
                 fits = holding is not None and holding.piece_bytes == entry.arriving.partial.piece_bytes
@@ -360,7 +426,7 @@ class Swarm:
         except PeerError:
             pass  # it has nothing for us
         with self._lock:
-            self._looks[peer, entry.key] = (self._clock.monotonic(), holding)
+            self._looks.setdefault(entry.key, {})[peer] = (self._clock.monotonic(), holding)
         return True
 
     def _take_turn(
@@ -397,13 +463,6 @@ class Swarm:
     def _count_origin_bytes(self, count: int) -> None:
         with self._lock:
             self._origin_bytes += count
-
-    def _want(self, piece: PieceId) -> None:
-        """Somebody waits for a piece."""
-        with self._lock:
-            position = self._positions.get(piece)
-        if position is not None:
-            self._wanted.append(position)
 
     def _own_rank(self, piece: PieceId) -> int:
         view = self._members.view()

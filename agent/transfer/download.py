@@ -174,6 +174,7 @@ class Download:
         needs = sum(on_disk(item.file.size) for item in items)
         needs -= sum(partial.allocated_bytes() for partial in partials.values())
         reservation = stack.enter_context(self._shared.space.reserve(max(0, needs)))
+        stack.enter_context(self._overlay.expecting([item.file for item in items], self._shared.piece_bytes))
         for item in items:
             if item.key in partials:
                 before = partials[item.key].allocated_bytes()
@@ -201,21 +202,29 @@ class Download:
     def _walk(self) -> Iterator[tuple[str, int]]:
         """The pieces in the order in which peers let us set out for them."""
         items = [item for item in self._items if item.claimed]
-        pieces = [(item, index) for item in items for index in self._partial(item).missing()]
-        for position in self._overlay.walk([(item.file, index) for item, index in pieces]):
-            item, index = pieces[position]
-            yield item.key, index
+        pieces, keys = [], []
+        for item in items:
+            missing = item.partial.missing() if item.partial is not None else range(item.pieces)
+            pieces += [(item.file, index) for index in missing]
+            keys += [item.key] * len(missing)
+        for position in self._overlay.walk(pieces):
+            yield keys[position], pieces[position][1]
 
     def _begin(self, item: Item) -> None:
-        """Puts an item that is prepared into the plan. From here on other threads work with it."""
+        """Puts an item that is prepared into the plan. From here on other threads work with it.
+
+        Of one that has a single piece there is nothing before a thread sets out for it: there may be 200,000 of them.
+        """
+        if item.pieces == 1:
+            self._plan.add(item.key, [0], 1)
+            return
         item.synced_at = self._shared.clock.monotonic()
         partial = self._partial(item)
         missing = partial.missing()
         self._meter.received(partial.finished_bytes(), fetched=False)
         self._overlay.begin(item.file, partial)
-        if item.pieces > 1:
-            self._follow(item)
-            self._wake(item)
+        self._follow(item)
+        self._wake(item)
         self._plan.add(item.key, missing, item.pieces)
 
     def _follow(self, item: Item) -> None:
@@ -313,7 +322,7 @@ class Download:
                 if number:  # the same content at a second path: it came with the first
                     self._meter.received(commit.item.file.size, fetched=False)
                     self._meter.verified(commit.item.file.size)
-                self._done(path, commit.sha256)
+                self._done(path, commit.item.file.sha256 or commit.sha256)  # equal, and here already
             self._close(commit.item)
 
     def _work(self) -> None:
@@ -340,6 +349,7 @@ class Download:
             if item.pieces == 1:
                 partial.prepare()
             partial.open()
+        self._overlay.begin(item.file, partial)
         sink = PieceSink(
             partial,
             work.first,
@@ -466,6 +476,7 @@ class Download:
         if item.claimed:
             item.claimed = False
             self._overlay.end(item.file)
+            self._source.forget(item.file)
             self._shared.flights.release(item.flights)
 
     def _discard(self, item: Item) -> None:

@@ -15,7 +15,7 @@ class Flights:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._waiting: dict[str, list[Callable[[], None]]] = {}
+        self._waiting: dict[str, tuple[Callable[[], None], ...]] = {}
 
     def claim(self, keys: Sequence[str], released: Callable[[], None]) -> bool:
         """True: the caller fetches what has these keys and must `release` them.
@@ -25,14 +25,14 @@ class Flights:
         with self._lock:
             taken = next((key for key in keys if key in self._waiting), None)
             if taken is None:
-                self._waiting |= {key: [] for key in keys}
+                self._waiting |= dict.fromkeys(keys, ())
                 return True
-            self._waiting[taken].append(released)
+            self._waiting[taken] += (released,)
             return False
 
     def release(self, keys: Sequence[str]) -> None:
         """The holder is done with these, one way or the other."""
         with self._lock:
-            callbacks = [callback for key in keys for callback in self._waiting.pop(key, [])]
+            callbacks = [callback for key in keys for callback in self._waiting.pop(key, ())]
         for callback in callbacks:
             callback()

@@ -10,6 +10,7 @@ The sink hands out its own buffer to be filled, so that bytes go from the socket
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 from agent.transfer.cancel import CancelToken
@@ -79,7 +80,7 @@ class PieceSource(Protocol):
         ...
 
     def forget(self, file: ManifestFile) -> None:
-        """What was sent for `file` was wrong: drop what is known about where it is read."""
+        """Drop what is known about where `file` is read: what was sent for it was wrong, or it is not needed any more."""
         ...
 
 
@@ -102,8 +103,12 @@ class Overlay(Protocol):
         """The order in which to set out for `pieces` (file, number): positions in the sequence, each once. Lazy."""
         ...
 
+    def expecting(self, files: Sequence[ManifestFile], piece_bytes: int) -> AbstractContextManager[None]:
+        """As long as this lasts, `files` are going to be fetched in pieces of this size, until `end` is called for each."""
+        ...
+
     def begin(self, file: ManifestFile, partial: PartialFile) -> None:
-        """`file` is being fetched into `partial`."""
+        """`file` is being fetched into `partial`. May be called again for the same."""
         ...
 
     def arrived(self, file: ManifestFile) -> None:
@@ -135,6 +140,10 @@ class Alone:
     def walk(self, pieces: Sequence[tuple[ManifestFile, int]]) -> Iterator[int]:
         """See Overlay."""
         return iter(())
+
+    def expecting(self, files: Sequence[ManifestFile], piece_bytes: int) -> AbstractContextManager[None]:
+        """See Overlay."""
+        return nullcontext()
 
     def begin(self, file: ManifestFile, partial: PartialFile) -> None:
         """See Overlay."""

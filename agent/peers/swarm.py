@@ -193,13 +193,12 @@ class Swarm:
 
     def walk(self, pieces: Sequence[tuple[ManifestFile, int]]) -> Iterator[int]:
         """See Overlay."""
-        before = None
+        self._pieces, before = pieces, None
         with self._lock:
             for position, (file, _) in enumerate(pieces):
                 if file is not before:
                     self._expected |= {key: position for key in keys_of(file) if key in self._expected}
                 before = file
-        self._pieces = pieces
         return walk(_Named(pieces), self._own_rank, self._tuning, self._wanted)
 
     def begin(self, file: ManifestFile, partial: PartialFile) -> None:

@@ -1,7 +1,7 @@
 """What an administrator can ask of a node's cache: how large it is, what would go, to let go, to read everything again.
 
-Served on a Unix socket in the cache directory by the agent that owns it; where no agent runs, the same code works on the
-cache directly, and then answers only what needs nobody to say what is wanted.
+Served on a Unix socket in the cache directory by the agent that owns it, and through the controller (`agent.relayed`); where
+no agent runs, the same code works on the cache directly, and then answers only what needs nobody to say what is wanted.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from agent.room import Room
 from agent.store import Keep, Problem, Store, StoreError
 from agent.store.eviction import Eviction, Key, Revision
 from agent.threads import in_thread
+from agent.transfer.cancel import CancelToken
 from modelcache.rpc import modelcache_pb2 as pb
 from modelcache.rpc.modelcache_pb2_grpc import NodeServiceServicer, add_NodeServiceServicer_to_server
 
@@ -107,8 +108,9 @@ class Commands:
         """Read everything again, or one model."""
         lines = await self._lines(model)
         for line in lines:
-            key = _key(line)
-            problems = await in_thread(partial(self._store.deep_check, *key))
+            key, stop = _key(line), CancelToken()
+            work = partial(self._store.deep_check, *key, partial(_unless, stop))
+            problems = await in_thread(work, stop.cancel)
             line.outcome = pb.OUTCOME_DAMAGED if problems else pb.OUTCOME_SOUND
             line.problems.extend(f"{problem.path}: {problem.detail}" for problem in problems[:PROBLEMS_SHOWN])
             if problems:
@@ -146,6 +148,24 @@ class Commands:
         )
 
 
+def failure_of(error: Exception) -> pb.CommandFailure:
+    """What the error of a command means for whoever has given it. Raises it again when it is a fault of this program."""
+    if isinstance(error, NotKnown):
+        return pb.CommandFailure(kind=pb.CommandFailure.KIND_NOT_KNOWN, message=str(error))
+    if isinstance(error, ValueError):
+        return pb.CommandFailure(kind=pb.CommandFailure.KIND_OUTDATED, message=str(error))
+    if isinstance(error, StoreError | OSError):
+        return pb.CommandFailure(kind=pb.CommandFailure.KIND_FAILED, message=str(error))
+    raise error
+
+
+_CODES = {
+    pb.CommandFailure.KIND_NOT_KNOWN: grpc.StatusCode.FAILED_PRECONDITION,
+    pb.CommandFailure.KIND_OUTDATED: grpc.StatusCode.UNIMPLEMENTED,
+    pb.CommandFailure.KIND_FAILED: grpc.StatusCode.INTERNAL,
+}
+
+
 class NodeServer(NodeServiceServicer):
     """Serves the commands on a socket that only the agent's user and root may open."""
 
@@ -180,12 +200,13 @@ class NodeServer(NodeServiceServicer):
         """One command."""
         try:
             return await self._commands.run(request)
-        except NotKnown as error:
-            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
-        except ValueError as error:
-            await context.abort(grpc.StatusCode.UNIMPLEMENTED, str(error))
-        except (StoreError, OSError) as error:
-            await context.abort(grpc.StatusCode.INTERNAL, str(error))
+        except Exception as error:  # noqa: BLE001  # judged there
+            failure = failure_of(error)
+            await context.abort(_CODES[failure.kind], failure.message)
+
+
+def _unless(stop: CancelToken, _count: int) -> None:
+    stop.check()
 
 
 def _line(revision: Revision, *, current: bool, verified_at: float | None) -> pb.RevisionLine:

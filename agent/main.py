@@ -40,6 +40,7 @@ from agent.models import Models, revisions_at_start
 from agent.node import NodeLabels
 from agent.peers.exchange import PeerExchange
 from agent.peers.tuning import DEFAULT_TUNING
+from agent.relayed import Relayed
 from agent.room import Room, Storage
 from agent.selfcheck import ScrubSettings, SelfCheck
 from agent.settings import Settings
@@ -166,6 +167,7 @@ async def _serve(
             version=version(DISTRIBUTION),
             cache_root=str(settings.root),
             peer_address=peer_address,
+            commands=True,
         )
 
     def report() -> Report:
@@ -234,6 +236,8 @@ async def _serve(
         take=take,
         clock=clock,
         rng=rng,
+        command=lambda command: relayed.take(command),
+        answers=lambda: relayed.due(),
     )
     models = Models(
         settings.node,
@@ -306,6 +310,8 @@ async def _serve(
         sweep=models.sweep,
         doubt=models.doubt,
     )
+    relayed = Relayed(commands.run, sync.changed)
+    parts.append(relayed.run())
     node_server = NodeServer(commands, CachePaths(settings.root).socket)
     serving = await node_server.start()
     try:

@@ -36,6 +36,8 @@ from modelcache.kube.resources import ObjectKey
 from modelcache.rpc.address import Address
 from modelcache.rpc.modelcache_pb2 import (
     PHASE_DOWNLOADING,
+    Command,
+    CommandAnswer,
     GetManifestRequest,
     Hello,
     ModelKey,
@@ -88,16 +90,21 @@ class Sync:
         clock: Clock,
         rng: Random,
         unix: Callable[[], float] = time.time,
+        command: Callable[[Command], None] = lambda command: None,
+        answers: Callable[[], Sequence[CommandAnswer]] = tuple,
     ) -> None:
         """`find` tells where controllers may be, `connect` opens a channel to one; it may raise NoCredentials.
 
-        `hello` and `report` tell the present state (the nonce is added here), `take` takes a desired state over.
+        `hello` and `report` tell the present state (the nonce is added here), `take` takes a desired state over. `command`
+        takes a command, `answers` tells what has to be sent about those.
         """
         self._find = find
         self._connect = connect
         self._hello = hello
         self._report = report
         self._take = take
+        self._command = command
+        self._answers = answers
         self._clock = clock
         self._backoff = Backoff(rng, base=RECONNECT_BASE, cap=RECONNECT_CAP)
         self._changed = Wakeup(clock)
@@ -229,8 +236,10 @@ class Sync:
 
     async def _receive(self, call: SyncCall) -> None:
         async for response in call:
+            if response.HasField("command"):
+                self._command(response.command)
             if not response.HasField("desired"):
-                # A message of a newer controller.
+                # A command, or a message of a newer controller.
                 continue
             try:
                 desired = read_desired(response.desired)
@@ -255,6 +264,8 @@ class Sync:
             if early > 0:
                 await self._clock.sleep(early)
             self._changed.clear()
+            for answer in self._answers():
+                await call.write(SyncRequest(answer=answer))
             report = self._report()
             report.nonce = self._nonce
             now = self._clock.now()

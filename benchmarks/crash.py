@@ -20,6 +20,7 @@ Content comes from a directory in the place of an origin: fetching, checking, jo
 from __future__ import annotations
 
 import argparse
+import asyncio
 import hashlib
 import math
 import os
@@ -35,9 +36,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from agent.content import Known, needed_by
+from agent.room import Room, Storage
 from agent.store import Hold, HubClaim, Keep, Store
 from agent.transfer import Downloader, TransferSettings
 from benchmarks import report
+from modelcache.kube.clock import LoopClock
 from modelcache.manifest import Manifest, ManifestFile, Sha256
 from modelcache.paths import CachePaths
 from modelcache.sources.base import Location
@@ -47,6 +50,8 @@ PIECE = 64 * 1024
 SIZES = (20 * PIECE + 11, 7 * PIECE, PIECE, 3000, 40, 0)
 """Bytes of the files of a model: many pieces, some, one, and small ones."""
 MODELS = 6
+EXCESS = 10 * PIECE
+"""Bytes that an eviction has to free: what one revision has for itself is enough."""
 LATE = 1.15
 """The last moment of a kill, in times that the work takes undisturbed."""
 
@@ -160,11 +165,15 @@ def crash(world: World, points: int, rng: random.Random) -> list[Point]:
             wanted = model
         elif work == "repair":
             damaged = damage(world, model, rng)
+        gone: set[Key] = set()
+        if work == "evict":
+            gone = victims(world, model)
+        elif work == "delete":
+            gone = {key for key in before if key[0] == model.name}
         began = time.perf_counter()
         too_late = killed_after(rng.uniform(0.0, seconds[work] * LATE), partial(WORK[work], world, model))
         # How long the work takes undisturbed is only seen when the kill comes too late; so some of them have to.
         seconds[work] = time.perf_counter() - began if too_late else seconds[work] * 1.1
-        gone = {model.key} if work == "evict" else {key for key in before if work == "delete" and key[0] == model.name}
         findings = judge(world, before - gone, wanted, damaged)
         if damaged:
             killed_after(math.inf, partial(repair, world, model))
@@ -230,10 +239,31 @@ def delete(world: World, model: Model) -> None:
 
 
 def evict(world: World, model: Model) -> None:
-    """Removes one revision, and what only that needed."""
+    """Leaves a model to the cache, and makes room: what goes, and how, is the business of `agent.room`."""
     with Store.open(world.root) as store:
-        store.remove_snapshot(NAMESPACE, model.name, model.manifest.snapshot)
+        store.release(NAMESPACE, model.name)
+        room = _room(store)
+        asyncio.run(room.evict(asyncio.run(room.excess()).victims))
+
+
+def victims(world: World, model: Model) -> set[Key]:
+    """The revisions that `evict` removes, as the agent chooses them: least recently used first."""
+    with Store.open(world.root) as store:
+        chosen = asyncio.run(_room(store, model.name).excess())
+    return {(name, snapshot) for _, name, snapshot in chosen.victims}
+
+
+def _room(store: Store, released: str = "") -> Room:
+    """The room of a node that lacks EXCESS bytes. Revisions in force stay, but for those of the model `released`."""
+
+    async def drop(keys: Sequence[tuple[str, str, str]]) -> None:
+        for key in keys:
+            store.remove_snapshot(*key, spare_current=True)
         store.collect_garbage()
+
+    room = Room(Storage(store.census.snapshots, lambda: 0, lambda: EXCESS), LoopClock())
+    room.attach(kept=lambda row: "in force" if row.current and row.name != released else "", drop=drop, refused=list)
+    return room
 
 
 def repair(world: World, model: Model) -> None:

@@ -1,40 +1,57 @@
-"""`modelcache du`, `gc`, `evict` and `verify`: the cache of the node on which they run.
+"""`modelcache du`, `gc`, `evict` and `verify`: the cache of this node, or those of all nodes through the controller.
 
-They ask the agent on the socket in its cache directory. Where no agent runs, `du` and `verify` read the cache themselves (its
-lock keeps an agent from starting meanwhile); `gc` and `evict` need one, because only it knows what is wanted and used.
+On a node they ask the agent on the socket in its cache directory. Where no agent runs, `du` and `verify` read the cache
+themselves (its lock keeps an agent from starting meanwhile); `gc` and `evict` need one, because only it knows what is wanted
+and used. With `--controller` they ask the agents of the cluster, see `cli.through`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from cli.terminal import human_bytes
-from modelcache.paths import DEFAULT_ROOT, CachePaths
+from cli.cache_view import Answers, outcome_of, show
+from cli.through import CommandFailed, Through, ask_nodes
+from modelcache.paths import DEFAULT_ROOT, PROJECTED, CachePaths
 
 if TYPE_CHECKING:
-    from modelcache.rpc.modelcache_pb2 import RevisionLine, RunRequest, RunResponse
+    from modelcache.rpc.modelcache_pb2 import RunRequest, RunResponse
 
 Root = Annotated[Path, typer.Option(help="Cache directory.", envvar="MODELCACHE_ROOT")]
 Namespace = Annotated[str, typer.Option("--namespace", "-n", help="Namespace of the DynamoModel.")]
 Output = Annotated[str, typer.Option("--output", "-o", help="table or json.", metavar="FORMAT")]
+Controller = Annotated[
+    str,
+    typer.Option(
+        help="Ask the nodes of the cluster through its controller, host:port, instead of this node.",
+        envvar="MODELCACHE_COMMANDS_CONTROLLER",
+        metavar="ADDRESS",
+    ),
+]
+Nodes = Annotated[
+    list[str] | None,
+    typer.Option("--node", help="With --controller: only this node; may be repeated.", metavar="NODE"),
+]
+TokenFile = Annotated[
+    Path,
+    typer.Option(help="With --controller: token for the audience modelcache-commands.", envvar="MODELCACHE_TOKEN_FILE"),
+]
+CaFile = Annotated[
+    Path,
+    typer.Option(help="With --controller: ca.crt of the ConfigMap modelcache-ca.", envvar="MODELCACHE_CA_FILE"),
+]
+Timeout = Annotated[int, typer.Option(help="With --controller: seconds for the nodes to answer.", min=1, max=86_400)]
+TOKEN, CA = PROJECTED / "token", PROJECTED / "ca.crt"
 
-STAYS = 3
-"""Exit code of `evict` when something had to stay, and of `verify` when something is damaged."""
-
-_OUTCOMES = {0: "", 1: "kept", 2: "removed", 3: "sound", 4: "damaged"}
-"""The words for `Outcome`."""
-
-
-class CommandFailed(Exception):
-    """A command could not be carried out; the message says why and what to do."""
+RESULT = 3
+"""Exit code when the answer is the one that scripts look for: `gc --dry-run` found something to delete, `evict` had to leave
+something or found nothing, `verify` found damage."""
+INCOMPLETE = 4
+"""Exit code when a node has not answered, whatever the others have said."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -43,22 +60,41 @@ def add_to(app: typer.Typer) -> None:
         app.command()(command)
 
 
-def du(root: Root = DEFAULT_ROOT, output: Output = "table") -> None:
-    """Show what is in this node's cache, how large it is, when it was used, and why it stays."""
+def du(
+    root: Root = DEFAULT_ROOT,
+    controller: Controller = "",
+    node: Nodes = None,
+    token_file: TokenFile = TOKEN,
+    ca_file: CaFile = CA,
+    timeout: Timeout = 60,
+    output: Output = "table",
+) -> None:
+    """Show what is in the cache, how large it is, when it was used, and why it stays."""
     from modelcache.rpc.modelcache_pb2 import DiskUsage, RunRequest
 
-    _show(_run(root, RunRequest(disk_usage=DiskUsage()), output), output)
+    through = Through(controller, node or (), token_file, ca_file, timeout)
+    _finish(_run(root, through, RunRequest(disk_usage=DiskUsage()), output), 0)
 
 
 def gc(
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would go.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only show what would go. The exit code is 3 when that is something.")
+    ] = False,
     root: Root = DEFAULT_ROOT,
+    controller: Controller = "",
+    node: Nodes = None,
+    token_file: TokenFile = TOKEN,
+    ca_file: CaFile = CA,
+    timeout: Timeout = 60,
     output: Output = "table",
 ) -> None:
     """Delete content that nothing needs, and above the high watermark revisions that nothing wants."""
     from modelcache.rpc.modelcache_pb2 import Collect, RunRequest
 
-    _show(_run(root, RunRequest(collect=Collect(dry_run=dry_run)), output), output)
+    through = Through(controller, node or (), token_file, ca_file, timeout)
+    answers = _run(root, through, RunRequest(collect=Collect(dry_run=dry_run)), output)
+    would_go = dry_run and any(answer.freed_bytes or answer.revisions for _, answer in answers.each())
+    _finish(answers, RESULT if would_go else 0)
 
 
 def evict(
@@ -66,48 +102,71 @@ def evict(
     revision: Annotated[str, typer.Option(help="Beginning of one revision; without it, all.")] = "",
     namespace: Namespace = "default",
     root: Root = DEFAULT_ROOT,
+    controller: Controller = "",
+    node: Nodes = None,
+    token_file: TokenFile = TOKEN,
+    ca_file: CaFile = CA,
+    timeout: Timeout = 60,
     output: Output = "table",
 ) -> None:
     """Remove files of a model that nothing wants or uses. The exit code is 3 when some had to stay, or there were none."""
     from modelcache.rpc.modelcache_pb2 import Evict, ModelKey, RunRequest
 
-    request = Evict(model=ModelKey(namespace=namespace, name=model), revision=revision)
-    answer = _run(root, RunRequest(evict=request), output)
-    _show(answer, output)
-    removed = [line for line in answer.revisions if _outcome(line) == "removed"]
-    raise typer.Exit(0 if removed and len(removed) == len(answer.revisions) else STAYS)
+    request = RunRequest(evict=Evict(model=ModelKey(namespace=namespace, name=model), revision=revision))
+    answers = _run(root, Through(controller, node or (), token_file, ca_file, timeout), request, output)
+    results = [outcome_of(line) for _, line in answers.lines()]
+    _finish(answers, 0 if results and set(results) == {"removed"} else RESULT)
 
 
 def verify(
     model: Annotated[str, typer.Argument(help="Name of a DynamoModel; without it, everything.")] = "",
     namespace: Namespace = "default",
     root: Root = DEFAULT_ROOT,
+    controller: Controller = "",
+    node: Nodes = None,
+    token_file: TokenFile = TOKEN,
+    ca_file: CaFile = CA,
+    timeout: Timeout = 86_400,
     output: Output = "table",
 ) -> None:
     """Read published files again and compare them with their digests. The exit code is 3 when something is damaged."""
     from modelcache.rpc.modelcache_pb2 import ModelKey, RunRequest, Verify
 
     asked = Verify(model=ModelKey(namespace=namespace, name=model)) if model else Verify()
-    answer = _run(root, RunRequest(verify=asked), output)
-    _show(answer, output)
-    if model and not answer.revisions:
-        _fail(f"nothing of {namespace}/{model} is in the cache {root}")
-    damaged = [line for line in answer.revisions if _outcome(line) == "damaged"]
-    for line in damaged:
+    through = Through(controller, node or (), token_file, ca_file, timeout)
+    answers = _run(root, through, RunRequest(verify=asked), output)
+    lines = list(answers.lines())
+    if model and not lines and not answers.failures:
+        _fail(
+            f"nothing of {namespace}/{model} is in {'any cache that was asked' if controller else f'the cache {root}'}"
+        )
+    damaged = [(where, line) for where, line in lines if outcome_of(line) == "damaged"]
+    for where, line in damaged:
         for problem in line.problems:
-            sys.stderr.write(f"{problem}\n")
-    raise typer.Exit(STAYS if damaged else 0)
+            sys.stderr.write(
+                (f"{where}: " if where else "") + (problem if problem.isprintable() else repr(problem)) + "\n"
+            )
+    _finish(answers, RESULT if damaged else 0)
 
 
-def _run(root: Path, request: RunRequest, output: str) -> RunResponse:
+def _run(root: Path, through: Through, request: RunRequest, output: str) -> Answers:
     if output not in ("table", "json"):
-        sys.stderr.write(f"modelcache: --output is {output!r}; it must be table or json\n")
-        raise typer.Exit(2)
+        _refuse(f"--output is {output!r}; it must be table or json")
+    if through.nodes and not through.controller:
+        _refuse("--node needs --controller: without it, this node alone is asked")
     try:
-        return asyncio.run(ask(root.absolute(), request))
+        if through.controller:
+            answers = Answers(None, asyncio.run(ask_nodes(through, request)))
+        else:
+            answers = Answers(asyncio.run(ask(root.absolute(), request)))
     except CommandFailed as error:
         _fail(str(error))
-        raise  # _fail does not return
+    show(answers, output)
+    return answers
+
+
+def _finish(answers: Answers, code: int) -> NoReturn:
+    raise typer.Exit(INCOMPLETE if answers.failures else code)
 
 
 async def ask(root: Path, request: RunRequest) -> RunResponse:
@@ -147,68 +206,11 @@ async def _without_agent(paths: CachePaths, request: RunRequest) -> RunResponse:
         raise CommandFailed(str(error)) from error
 
 
-def _show(answer: RunResponse, output: str) -> None:
-    if output == "json":
-        sys.stdout.write(json.dumps(described(answer), indent=2) + "\n")
-        return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("MODEL", "REVISION", "SIZE", "LAST USED", "LAST VERIFIED", "RESULT", "STAYS BECAUSE"):
-        table.add_column(title, no_wrap=True, justify="right" if title == "SIZE" else "left")
-    for line in answer.revisions:
-        table.add_row(
-            f"{line.model.namespace}/{line.model.name}",
-            line.snapshot[:12] + (" *" if line.current else ""),
-            human_bytes(line.bytes),
-            _moment(line, "last_used"),
-            _moment(line, "last_verified"),
-            _outcome(line),
-            line.kept,
-        )
-    # In a pipe nothing is cut off: lines are as long as they have to be.
-    console = Console(width=None if sys.stdout.isatty() else 10_000)
-    if answer.revisions:
-        console.print(table)
-    limit = f" of {human_bytes(answer.limit_bytes)}" if answer.HasField("limit_bytes") else ""
-    summary = f"{human_bytes(answer.occupied_bytes)}{limit} taken, {human_bytes(answer.free_bytes)} free"
-    freed = f", {human_bytes(answer.freed_bytes)} freed" if answer.freed_bytes else ""
-    unneeded = f", {human_bytes(answer.unneeded_bytes)} unneeded" if answer.unneeded_bytes else ""
-    console.print(f"{summary}{unneeded}{freed}", highlight=False)
+def _refuse(message: str) -> NoReturn:
+    sys.stderr.write(f"modelcache: {message}\n")
+    raise typer.Exit(2)
 
 
-def described(answer: RunResponse) -> dict[str, Any]:
-    """An answer as `-o json` prints it. Bytes are numbers, times are RFC 3339 or null."""
-    return {
-        "occupiedBytes": answer.occupied_bytes,
-        "limitBytes": answer.limit_bytes if answer.HasField("limit_bytes") else None,
-        "freeBytes": answer.free_bytes,
-        "unneededBytes": answer.unneeded_bytes,
-        "freedBytes": answer.freed_bytes,
-        "revisions": [
-            {
-                "namespace": line.model.namespace,
-                "name": line.model.name,
-                "revision": line.snapshot,
-                "bytes": line.bytes,
-                "lastUsed": _moment(line, "last_used") or None,
-                "lastVerified": _moment(line, "last_verified") or None,
-                "current": line.current,
-                "kept": line.kept,
-                "result": _outcome(line),
-                "problems": list(line.problems),
-            }
-            for line in answer.revisions
-        ],
-    }
-
-
-def _moment(line: RevisionLine, name: str) -> str:
-    return str(getattr(line, name).ToJsonString()) if line.HasField(name) else ""  # type: ignore[arg-type]  # see both uses
-
-
-def _outcome(line: RevisionLine) -> str:
-    return _OUTCOMES.get(line.outcome, "unknown")
-
-
-def _fail(message: str) -> None:
+def _fail(message: str) -> NoReturn:
     sys.stderr.write(f"modelcache: {message}\n")
     raise typer.Exit(1)

@@ -1,7 +1,7 @@
 """The `modelcache` command: parses the command line, calls the part that does the work, turns errors into exit codes.
 
-Exit codes: 0 done, 1 it failed, 2 the command line or a setting is wrong, 3 (`status`) a model is not Ready, (`evict`)
-something had to stay, (`verify`) something is damaged.
+Exit codes: 0 done, 1 it failed, 2 the command line or a setting is wrong, 3 the answer that scripts look for (`status`: a
+model is not Ready; for the others see `cli.cache`), 4 some nodes did not answer.
 """
 
 from __future__ import annotations
@@ -119,6 +119,13 @@ def controller(
             envvar="MODELCACHE_ENROLMENT_LISTEN",
         ),
     ] = "127.0.0.1:7444",
+    commands_listen: Annotated[
+        str,
+        typer.Option(
+            help="Where administrators reach all nodes with du, gc, evict and verify, host:port; empty: nowhere.",
+            envvar="MODELCACHE_COMMANDS_LISTEN",
+        ),
+    ] = "",
     health_listen: Annotated[
         str,
         typer.Option(
@@ -179,6 +186,7 @@ def controller(
     settings = Settings(
         listen=listen,
         enrolment_listen=enrolment_listen,
+        commands_listen=commands_listen,
         health_listen=health_listen,
         insecure=insecure,
         certificate_lifetime=certificate_lifetime,

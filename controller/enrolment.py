@@ -5,25 +5,23 @@ the pod's node into it and takes it back with the pod. A TokenReview tells wheth
 comes from there and from nowhere else. What the agent says about itself is not even transmitted.
 
 Whoever reaches the port can ask, so everything is bounded: the size of a request, the connections (`controller.server`),
-the reviews under way at the API server and the requests that wait for one. Refusals are logged, but not each.
+the reviews under way at the API server and the requests that wait for one (`controller.reviews`). Refusals are logged, but
+not each.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Protocol
 
 import grpc
-import msgspec
 from cryptography.hazmat.primitives.asymmetric import ec
 from grpc import aio
 
+from controller.reviews import Refused, Reviews, TokenStatus
 from controller.trust import NotReady
-from modelcache.kube.client import KubeClient
 from modelcache.kube.clock import Clock
-from modelcache.kube.errors import KubeError
 from modelcache.loglimit import LogLimit
 from modelcache.rpc import modelcache_pb2 as pb
 from modelcache.rpc.modelcache_pb2_grpc import EnrolmentServiceServicer
@@ -35,45 +33,11 @@ _log = logging.getLogger(__name__)
 AUDIENCE = "modelcache"
 NODE_CLAIM = "authentication.kubernetes.io/node-name"
 """Of `user.extra`, for tokens that are bound to a pod (Kubernetes 1.32, ServiceAccountTokenPodNodeInfo, KEP-4193)."""
-MAX_TOKEN = 16 * 1024
-"""Characters. Tokens of the API server have about a thousand."""
-REVIEWS = 8
-"""Under way at the API server; each takes some ten milliseconds."""
-MAX_WAITING = 2000
-"""Requests that wait for their review: all agents of a large cluster at once. A request is a few kilobytes."""
-REVIEW_PATH = "/apis/authentication.k8s.io/v1/tokenreviews"
-REVIEW_SECONDS = 10.0
 
 Context = aio.ServicerContext[pb.IssueCertificateRequest, pb.IssueCertificateResponse]
 
 
-class _User(msgspec.Struct, frozen=True):
-    username: str = ""
-    extra: Mapping[str, Sequence[str]] | None = None
-
-
-class ReviewStatus(msgspec.Struct, frozen=True):
-    """What the API server says about a token (authentication.k8s.io/v1, TokenReviewStatus)."""
-
-    authenticated: bool = False
-    audiences: Sequence[str] | None = None
-    user: _User = _User()
-
-
-class _Review(msgspec.Struct, frozen=True):
-    status: ReviewStatus
-
-
-class Refused(Exception):
-    """No certificate. `message` goes to whoever asked, and says nothing that he does not know."""
-
-    def __init__(self, code: grpc.StatusCode, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
-
-
-def node_of(review: ReviewStatus, account: str) -> str:
+def node_of(review: TokenStatus, account: str) -> str:
     """The node whose agent has shown a token with this review. `account` is the only user name that agents have.
 
     Raises Refused.
@@ -105,7 +69,7 @@ class EnrolmentService(EnrolmentServiceServicer):
 
     def __init__(
         self,
-        client: KubeClient,
+        reviews: Reviews,
         issuer: Issuer,
         account: str,
         clock: Clock,
@@ -116,11 +80,9 @@ class EnrolmentService(EnrolmentServiceServicer):
         `on_answer` is told about each answer: the code of a refusal, empty for a certificate.
         """
         self._on_answer = on_answer
-        self._client = client
+        self._reviews = reviews
         self._issuer = issuer
         self._account = account
-        self._slots = asyncio.Semaphore(REVIEWS)
-        self._waiting = 0
         self._quietly = LogLimit(_log, clock.now)
         self.on_call: Callable[[str], None] = lambda peer: None
         """Told the address behind each call, as the first thing."""
@@ -145,39 +107,10 @@ class EnrolmentService(EnrolmentServiceServicer):
             key = requested_key(request.signing_request)
         except CertificateError as error:
             raise Refused(grpc.StatusCode.INVALID_ARGUMENT, str(error)) from error
-        token = request.token
-        if not token or len(token) > MAX_TOKEN or not token.isascii() or not token.isprintable():
-            raise Refused(grpc.StatusCode.INVALID_ARGUMENT, "there is no token in the request, or it cannot be one")
-        node = node_of(await self._review(token), self._account)
+        node = node_of(await self._reviews.of_token(request.token, AUDIENCE), self._account)
         try:
             certificate = self._issuer.issue(key, node)
         except NotReady as error:
             raise Refused(grpc.StatusCode.UNAVAILABLE, str(error)) from error
         _log.info("issued a certificate for node %s", node)
         return certificate
-
-    async def _review(self, token: str) -> ReviewStatus:
-        if self._waiting >= MAX_WAITING:
-            raise Refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many requests at a time; try again")
-        self._waiting += 1
-        try:
-            async with self._slots:
-                return await self._ask(token)
-        finally:
-            self._waiting -= 1
-
-    async def _ask(self, token: str) -> ReviewStatus:
-        body = {
-            "apiVersion": "authentication.k8s.io/v1",
-            "kind": "TokenReview",
-            "spec": {"token": token, "audiences": [AUDIENCE]},
-        }
-        try:
-            answer = await self._client.request(
-                "POST", REVIEW_PATH, body=body, timeout=REVIEW_SECONDS, verb="create", subject="tokenreviews"
-            )
-            return msgspec.json.decode(answer, type=_Review).status
-        except (KubeError, msgspec.MsgspecError) as error:
-            # An answer may quote what it was asked.
-            _log.error("a token could not be reviewed: %s", str(error).replace(token, "***"))
-            raise Refused(grpc.StatusCode.UNAVAILABLE, "the API server cannot be asked about the token now") from None

@@ -13,9 +13,11 @@ from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from random import Random
 
+from controller.commands import CommandService
 from controller.crdcheck import check_crd
 from controller.enrolment import EnrolmentService
 from controller.metrics import ControllerMetrics
+from controller.reviews import Reviews
 from controller.server import AgentServer
 from controller.settings import Settings
 from controller.term import Term
@@ -81,6 +83,8 @@ class Watched:
         self.metrics = ControllerMetrics(self.registry)
         self._settings = settings
         self._problem = "the cluster has not been looked at yet"
+        self.leader: Callable[[], str] = str
+        """Host name of the replica that leads, in a cluster that of its pod; empty when it is not known."""
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[None]:
@@ -126,8 +130,14 @@ async def _work(
     server.on_silent(watched.metrics.silent)
     trust.on_distrust = lambda: server.end_streams("the certificate authority was replaced; connect again")
     await trust.load()
-    service = EnrolmentService(client, trust, settings.agent_user, clock, watched.metrics.certificate_asked)
+    service = EnrolmentService(Reviews(client), trust, settings.agent_user, clock, watched.metrics.certificate_asked)
     enrolment = await server.start_enrolment(settings.enrolment_address, service, wallet)
+    if settings.commands_address is not None:
+        # Reviews of their own: what strangers ask here must not keep agents from their certificates.
+        commands = CommandService(
+            Reviews(client), lambda: server.desk, lambda: watched.leader(), clock, watched.metrics.commanded
+        )
+        _log.info("commands at %s", await server.start_commands(settings.commands_address, commands, wallet))
     address = await server.start()
     _log.info("listening for agents at %s, enrolment at %s; API server %s", address, enrolment, client.server)
     on_listening(address, enrolment)
@@ -146,7 +156,9 @@ async def _lead_when_elected(
             await Term(client, recorder, server, settings, clock, rng, watched.metrics).run()
 
         if settings.leader_elect:
-            await LeaderElector(client, LEASE, settings.namespace, identity, timing=settings.election).run(lead)
+            elector = LeaderElector(client, LEASE, settings.namespace, identity, timing=settings.election)
+            watched.leader = lambda: elector.holder.rsplit("_", 2)[0]
+            await elector.run(lead)
         else:
             await lead()
 

@@ -57,6 +57,10 @@ class ControllerMetrics:
             "modelcache_resolve_duration_seconds", "Asking a source for its files, by scheme and result.",
             ["scheme", "result"], buckets=(*MOMENTS, 60.0, 300.0), registry=registry,
         )  # fmt: skip
+        self._commands = counter(
+            "commands_total", "Commands of administrators, by command and the gRPC code that they ended with.",
+            "command", "code",
+        )  # fmt: skip
         self._resolve_failures = counter("resolve_failures_total", "Sources that did not answer, by reason.", "reason")
         self._lags = Histogram(
             "modelcache_stream_acknowledgement_seconds",
@@ -120,6 +124,10 @@ class ControllerMetrics:
     def completed(self, seconds: float) -> None:
         """All wanted nodes have a revision, so long after the first began."""
         self._completions.observe(seconds)
+
+    def commanded(self, command: str, code: str) -> None:
+        """An administrator's command has ended with a gRPC code."""
+        self._commands.labels(command, code).inc()
 
     def withdrew(self, labels: int) -> None:
         """So many labels were taken off a node without an agent."""

@@ -56,6 +56,8 @@ class Session:
     zone: str = ""
     serves_at: str = ""
     """Where other agents read content from this one; empty: nowhere."""
+    commands: bool = False
+    """Whether the agent carries out commands that come on the stream."""
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the desired state may have changed, or the stream has to end."""
     on_peers: Callable[[], None] = lambda: None
@@ -141,6 +143,10 @@ class Registry:
     def sessions(self) -> list[Session]:
         """The streams that are open."""
         return [record.session for record in self._records.values() if record.session.connected]
+
+    def nodes(self) -> list[str]:
+        """The nodes whose agents have a stream, or had one not long ago."""
+        return list(self._records)
 
     def session_of(self, node: str) -> Session | None:
         """The open stream of a node."""
@@ -229,6 +235,7 @@ class Registry:
             cache_root=usable_root(hello.cache_root),
             zone=hello.zone[:MAX_TEXT],
             serves_at=hello.peer_address[:MAX_TEXT],
+            commands=hello.commands,
         )
         old = self._records.get(session.node)
         if old is not None:

@@ -2,9 +2,10 @@
 
     agents       Sync and GetManifest. Mutual TLS: no call without a certificate that our authority has issued.
     enrolment    IssueCertificate. TLS, but the client has no certificate yet: it shows a token instead.
+    commands     RunOnNodes. TLS; the client is an administrator, who has no certificate and shows a token.
     health       the gRPC health protocol in plain text, because that is all that a kubelet's probe speaks; nothing else.
 
-They are servers of their own, so that what strangers do to the second and third one cannot use up the first one's places.
+They are servers of their own, so that what strangers do to the others cannot use up the first one's places.
 How many connections each accepts, how long one may take to say who it is, and how large messages are, is bounded here;
 handshakes that fail are noticed by `controller.doors`.
 
@@ -26,12 +27,14 @@ from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health
 
+from controller.commands import CommandService
 from controller.doors import INTERVAL, Door
 from controller.enrolment import EnrolmentService
 from controller.stream import AgentService, Desk
 from modelcache.rpc import modelcache_pb2 as pb
 from modelcache.rpc.address import MAX_MESSAGE_BYTES, Address
 from modelcache.rpc.modelcache_pb2_grpc import (
+    add_ClusterServiceServicer_to_server,
     add_EnrolmentServiceServicer_to_server,
     add_ModelCacheServiceServicer_to_server,
 )
@@ -81,6 +84,18 @@ _ENROLMENT: Options = [
     ("grpc.max_connection_idle_ms", 10_000),
     ("grpc.max_connection_age_ms", 30_000),
     ("grpc.max_connection_age_grace_ms", 5_000),
+]
+_COMMANDS: Options = [
+    *_COMMON,
+    ("grpc.max_receive_message_length", 1024 * 1024),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    # A token of the API server has about a kilobyte; more than MAX_TOKEN is refused anyway.
+    ("grpc.max_metadata_size", 20 * 1024),
+    ("grpc.max_allowed_incoming_connections", 256),
+    ("grpc.max_concurrent_streams", 8),
+    ("grpc.max_connection_idle_ms", 10_000),
+    # Clients ping, because a command may take hours and the network in between forgets silent connections.
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
 ]
 _HEALTH: Options = [
     # A probe takes milliseconds, and must not wait for strangers who say nothing.
@@ -139,11 +154,26 @@ class AgentServer:
         credentials = server_credentials(wallet, clients=False, on_connection=door.arrived)
         return await _listen(server, "enrolment_listen", address, credentials)
 
+    async def start_commands(self, address: Address, service: CommandService, wallet: Wallet) -> Address:
+        """Listen for administrators. Raises SettingsError."""
+        server = aio.server(options=_COMMANDS)
+        add_ClusterServiceServicer_to_server(service, server)
+        self._others.append(server)
+        door = self._door("commands")
+        service.on_call = door.called
+        credentials = server_credentials(wallet, clients=False, on_connection=door.arrived)
+        return await _listen(server, "commands_listen", address, credentials)
+
     async def start_health(self, address: Address) -> Address:
         """Listen for probes. Raises SettingsError."""
         server = self._new_server(_HEALTH)
         self._others.append(server)
         return await _listen(server, "health_listen", address, None)
+
+    @property
+    def desk(self) -> Desk | None:
+        """What agents are answered with, None while they are not."""
+        return self._service.desk
 
     def on_refused(self, observe: Callable[[str], None]) -> None:
         """Tell `observe` the reason whenever an agent is turned away at the stream."""

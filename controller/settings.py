@@ -24,8 +24,9 @@ MIN_LIFETIME, MAX_LIFETIME = 10.0, 7 * 86400.0
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that the controller is told from outside. `check` before use. Times are in seconds.
 
-    `listen` is where agents connect with their certificates, `enrolment_listen` where they get the first one, and
-    `health_listen` where the kubelet asks in plain text (empty: nowhere). With `insecure` there are no certificates, on
+    `listen` is where agents connect with their certificates, `enrolment_listen` where they get the first one,
+    `commands_listen` where administrators ask (empty: nowhere), and `health_listen` where the kubelet asks in plain text
+    (empty: nowhere). With `insecure` there are no certificates, on
     loopback only. `certificate_lifetime` is how long a certificate of an agent is good: how long agents go on talking to each
     other without any controller, and how long a node that was taken out of the cluster may.
 
@@ -38,6 +39,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     listen: str = "127.0.0.1:7443"
     enrolment_listen: str = "127.0.0.1:7444"
+    commands_listen: str = ""
     health_listen: str = ""
     insecure: bool = False
     certificate_lifetime: float = 4 * 3600.0
@@ -62,6 +64,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def enrolment_address(self) -> Address:
         """`enrolment_listen`, parsed. Raises SettingsError."""
         return _address("enrolment_listen", self.enrolment_listen)
+
+    @property
+    def commands_address(self) -> Address | None:
+        """`commands_listen`, parsed, None when it is empty. Raises SettingsError."""
+        return optional_address("commands_listen", self.commands_listen)
 
     @property
     def health_address(self) -> Address | None:
@@ -94,7 +101,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             )
         if not self.insecure and self.enrolment_address == address and address.port:
             raise wrong("enrolment_listen", f"is {self.enrolment_listen}, like listen; each needs a port of its own")
-        if self.health_address in (address, self.enrolment_address) and self.health_address.port:
+        commands = self.commands_address
+        if commands is not None and self.insecure:
+            raise wrong("commands_listen", "needs certificates: leave it empty, or leave insecure away")
+        if commands is not None and commands.port and commands in (address, self.enrolment_address):
+            raise wrong("commands_listen", f"is {self.commands_listen}, which is taken; it needs a port of its own")
+        health = self.health_address
+        if health is not None and health.port and health in (address, self.enrolment_address, commands):
             raise wrong("health_listen", f"is {self.health_listen}, which is taken; it needs a port of its own")
         if not MIN_LIFETIME <= self.certificate_lifetime <= MAX_LIFETIME:
             raise wrong(

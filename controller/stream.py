@@ -29,6 +29,7 @@ from controller.desired import to_message, verdict, without_peers
 from controller.nodes import Node
 from controller.pods import Pod, pods_on
 from controller.registry import Registry, Session
+from controller.relay import Relay
 from controller.resolver import Outcome, outcome_of
 from controller.swarms import Swarms, peers_interval
 from controller.tracked import Memory, Order, Tracked
@@ -72,6 +73,7 @@ class Desk:
     nodes: Informer[Node]
     workers: Workers
     pods: Informer[Pod]
+    relay: Relay
     clock: Clock
     term: str
     heartbeat: float
@@ -146,8 +148,8 @@ class AgentService(ModelCacheServiceServicer):
         expiry = self._end_with(caller, session, desk.clock) if caller else None
         reader = asyncio.create_task(self._read(desk, session, request_iterator), name=f"reports of {session.node}")
         try:
-            async for desired in self._desired(desk, session):
-                yield pb.SyncResponse(desired=desired)
+            async for response in self._responses(desk, session):
+                yield response
             reader.cancel()
             assert session.ending is not None
             if session.ending.code is not grpc.StatusCode.OK:
@@ -276,9 +278,12 @@ class AgentService(ModelCacheServiceServicer):
         """Reports, until the agent closes its side or the connection breaks."""
         try:
             async for request in requests:
-                if request.WhichOneof("message") == "report":
+                message = request.WhichOneof("message")
+                if message == "report":
                     number = _number(request.report.nonce, desk.term, session.arrival)
                     desk.registry.take_report(session, request.report, number)
+                elif message == "answer":
+                    desk.relay.take(session, request.answer)
         except Exception:  # noqa: BLE001 -- logged, and the stream is ended
             # A bug on this side must be seen, and must not leave a stream that nobody reads.
             _log.exception("reading the reports of node %s failed", session.node)
@@ -286,8 +291,8 @@ class AgentService(ModelCacheServiceServicer):
         finally:
             session.end(grpc.StatusCode.OK, "the agent has closed the stream")
 
-    async def _desired(self, desk: Desk, session: Session) -> AsyncIterator[pb.DesiredState]:
-        """Desired states, each when it differs from the one before, until the stream is to end."""
+    async def _responses(self, desk: Desk, session: Session) -> AsyncIterator[pb.SyncResponse]:
+        """Desired states, each when it differs from the one before, and commands, until the stream is to end."""
         last: list[pb.DesiredModel] | None = None
         last_pods: _Pods = (None, None)
         deadline = desk.clock.now() + FIRST_WAIT
@@ -317,6 +322,8 @@ class AgentService(ModelCacheServiceServicer):
                     return
                 if last is None and not desk.is_settled(session) and desk.clock.now() < deadline:
                     continue
+                for command in desk.relay.due(session):
+                    yield pb.SyncResponse(command=command)
                 models, pods = desk.message(session), (desk.workers_on(session), desk.uses_on(session))
                 if models == last and pods == last_pods:
                     continue
@@ -330,7 +337,7 @@ class AgentService(ModelCacheServiceServicer):
                 if session.unconfirmed_since is None:
                     session.unconfirmed_since = desk.clock.now()
                 _log.debug("node %s: desired state %d with %d models", session.node, number, len(models))
-                yield pb.DesiredState(
+                desired = pb.DesiredState(
                     nonce=_nonce(desk.term, session.arrival, number),
                     models=models,
                     heartbeat_seconds=round(desk.heartbeat),
@@ -339,6 +346,7 @@ class AgentService(ModelCacheServiceServicer):
                     uses=pods[1],
                     uses_known=pods[1] is not None,
                 )
+                yield pb.SyncResponse(desired=desired)
         finally:
             patience.cancel()
             session.on_peers = lambda: None

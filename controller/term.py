@@ -21,6 +21,7 @@ from controller.pods import Pod, pods_informer
 from controller.reconcile import Reconciler
 from controller.refusal import Refusal
 from controller.registry import Registry
+from controller.relay import Relay
 from controller.removal import Removal
 from controller.resolution import Resolution
 from controller.resolver import Job, Outcome, Resolver
@@ -82,6 +83,7 @@ class Term:
         self._queue: WorkQueue[ObjectKey] = WorkQueue("models", cap=LONGEST_RETRY, clock=clock)
         self._node_queue: WorkQueue[str] = WorkQueue("nodes", cap=LONGEST_RETRY, clock=clock)
         self._registry = Registry(clock, timeout=settings.agent_timeout, on_lag=metrics.acknowledged)
+        self._relay = Relay()
         self._memory = Memory()
         self._resolver = Resolver(self._resolved, workers=settings.resolve_workers, observe=metrics.resolved)
         store = ManifestStore(client)
@@ -119,7 +121,8 @@ class Term:
                 _log.info("serving: %d DynamoModels, %d nodes", len(self._models.keys()), len(self._nodes.keys()))
                 self._registry.start()
                 desk = Desk(
-                    self._registry, self._memory, self._models, self._nodes, self._workers, self._pods, self._clock,
+                    self._registry, self._memory, self._models, self._nodes, self._workers, self._pods, self._relay,
+                    self._clock,
                     term=secrets.token_hex(4), heartbeat=self._settings.heartbeat, listed=self._listed,
                 )  # fmt: skip
                 await self._server.open(desk)
@@ -133,6 +136,7 @@ class Term:
             self._node_queue.shutdown()
             self._resolver.close()
             self._registry.close()
+            self._relay.close()
             await self._server.close()
 
     def _state(self) -> ControllerState:
@@ -203,6 +207,7 @@ class Term:
                 self._queue.add(key)
 
     def _presence_changed(self, node: str) -> None:
+        self._relay.look(self._registry.presence)
         self._look_at_everything()
         for session in self._registry.sessions():
             session.on_peers()

@@ -123,6 +123,136 @@ ADAPTER_STATE_UNCONFIRMED: AdapterState.ValueType  # 6
 Global___AdapterState: _TypeAlias = AdapterState  # noqa: Y015
 
 @_typing.final
+class RunOnNodesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMMAND_FIELD_NUMBER: _builtins.int
+    NODES_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    seconds: _builtins.int
+    """How long agents have for it; 0: a minute. At most a day."""
+    @_builtins.property
+    def command(self) -> Global___RunRequest: ...
+    @_builtins.property
+    def nodes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Empty: all nodes that have an agent, or labels of one."""
+
+    def __init__(
+        self,
+        *,
+        command: Global___RunRequest | None = ...,
+        nodes: _abc.Iterable[_builtins.str] | None = ...,
+        seconds: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["command", b"command"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "nodes", b"nodes", "seconds", b"seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunOnNodesRequest: _TypeAlias = RunOnNodesRequest  # noqa: Y015
+
+@_typing.final
+class RunOnNodesResponse(_message.Message):
+    """One node's answer. Every node that was asked has exactly one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    RESPONSE_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
+    node: _builtins.str
+    """As the controller knows it, whatever the agent says."""
+    @_builtins.property
+    def response(self) -> Global___RunResponse: ...
+    @_builtins.property
+    def failure(self) -> Global___CommandFailure: ...
+    def __init__(
+        self,
+        *,
+        node: _builtins.str = ...,
+        response: Global___RunResponse | None = ...,
+        failure: Global___CommandFailure | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "outcome", b"outcome", "response", b"response"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "node", b"node", "outcome", b"outcome", "response", b"response"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["response", "failure"]  # noqa: Y015
+    _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
+
+Global___RunOnNodesResponse: _TypeAlias = RunOnNodesResponse  # noqa: Y015
+
+@_typing.final
+class CommandFailure(_message.Message):
+    """Why there is no answer to a command."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Kind:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[CommandFailure._Kind.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        KIND_UNSPECIFIED: CommandFailure._Kind.ValueType  # 0
+        KIND_UNKNOWN_NODE: CommandFailure._Kind.ValueType  # 1
+        """There is no such Node."""
+        KIND_NOT_CONNECTED: CommandFailure._Kind.ValueType  # 2
+        """No agent of the node is connected."""
+        KIND_OUTDATED: CommandFailure._Kind.ValueType  # 3
+        """The agent is too old to be asked."""
+        KIND_TIMEOUT: CommandFailure._Kind.ValueType  # 4
+        """It did not answer in time."""
+        KIND_LOST: CommandFailure._Kind.ValueType  # 5
+        """It was restarted, or went away, in between."""
+        KIND_BUSY: CommandFailure._Kind.ValueType  # 6
+        """It has too much to do."""
+        KIND_NOT_KNOWN: CommandFailure._Kind.ValueType  # 7
+        """It is not known what is wanted or used there."""
+        KIND_FAILED: CommandFailure._Kind.ValueType  # 8
+        """The disk or the index failed, or the answer cannot be passed on."""
+
+    class Kind(_Kind, metaclass=_KindEnumTypeWrapper): ...
+    KIND_UNSPECIFIED: CommandFailure.Kind.ValueType  # 0
+    KIND_UNKNOWN_NODE: CommandFailure.Kind.ValueType  # 1
+    """There is no such Node."""
+    KIND_NOT_CONNECTED: CommandFailure.Kind.ValueType  # 2
+    """No agent of the node is connected."""
+    KIND_OUTDATED: CommandFailure.Kind.ValueType  # 3
+    """The agent is too old to be asked."""
+    KIND_TIMEOUT: CommandFailure.Kind.ValueType  # 4
+    """It did not answer in time."""
+    KIND_LOST: CommandFailure.Kind.ValueType  # 5
+    """It was restarted, or went away, in between."""
+    KIND_BUSY: CommandFailure.Kind.ValueType  # 6
+    """It has too much to do."""
+    KIND_NOT_KNOWN: CommandFailure.Kind.ValueType  # 7
+    """It is not known what is wanted or used there."""
+    KIND_FAILED: CommandFailure.Kind.ValueType  # 8
+    """The disk or the index failed, or the answer cannot be passed on."""
+
+    KIND_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    kind: Global___CommandFailure.Kind.ValueType
+    message: _builtins.str
+    """A sentence for the administrator."""
+    def __init__(
+        self,
+        *,
+        kind: Global___CommandFailure.Kind.ValueType = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "message", b"message"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CommandFailure: _TypeAlias = CommandFailure  # noqa: Y015
+
+@_typing.final
 class RunRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -391,21 +521,25 @@ class SyncRequest(_message.Message):
 
     HELLO_FIELD_NUMBER: _builtins.int
     REPORT_FIELD_NUMBER: _builtins.int
+    ANSWER_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___Hello: ...
     @_builtins.property
     def report(self) -> Global___Report: ...
+    @_builtins.property
+    def answer(self) -> Global___CommandAnswer: ...
     def __init__(
         self,
         *,
         hello: Global___Hello | None = ...,
         report: Global___Report | None = ...,
+        answer: Global___CommandAnswer | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["hello", b"hello", "message", b"message", "report", b"report"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "hello", b"hello", "message", b"message", "report", b"report"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hello", b"hello", "message", b"message", "report", b"report"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "hello", b"hello", "message", b"message", "report", b"report"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "report"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "report", "answer"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -413,23 +547,96 @@ Global___SyncRequest: _TypeAlias = SyncRequest  # noqa: Y015
 
 @_typing.final
 class SyncResponse(_message.Message):
+    """One of the two."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     DESIRED_FIELD_NUMBER: _builtins.int
+    COMMAND_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def desired(self) -> Global___DesiredState: ...
+    @_builtins.property
+    def command(self) -> Global___Command:
+        """Only to agents that have said that they carry them out (`Hello.commands`)."""
+
     def __init__(
         self,
         *,
         desired: Global___DesiredState | None = ...,
+        command: Global___Command | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["desired", b"desired"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "desired", b"desired"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["desired", b"desired"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "desired", b"desired"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SyncResponse: _TypeAlias = SyncResponse  # noqa: Y015
+
+@_typing.final
+class Command(_message.Message):
+    """A command that an administrator has given through the controller. Sent again on every new stream until it is answered, so
+    an agent has to know by the id what it is at, or has done.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    REQUEST_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Differs for each command; never empty."""
+    seconds: _builtins.int
+    """For how long somebody waits."""
+    @_builtins.property
+    def request(self) -> Global___RunRequest:
+        """Absent: nobody waits for the answer any more."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        request: Global___RunRequest | None = ...,
+        seconds: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "request", b"request", "seconds", b"seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Command: _TypeAlias = Command  # noqa: Y015
+
+@_typing.final
+class CommandAnswer(_message.Message):
+    """An agent speaks for its own node: whose answer it is, the stream says."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    RESPONSE_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    @_builtins.property
+    def response(self) -> Global___RunResponse: ...
+    @_builtins.property
+    def failure(self) -> Global___CommandFailure: ...
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        response: Global___RunResponse | None = ...,
+        failure: Global___CommandFailure | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "outcome", b"outcome", "response", b"response"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "id", b"id", "outcome", b"outcome", "response", b"response"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["response", "failure"]  # noqa: Y015
+    _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
+
+Global___CommandAnswer: _TypeAlias = CommandAnswer  # noqa: Y015
 
 @_typing.final
 class Hello(_message.Message):
@@ -443,6 +650,7 @@ class Hello(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     CACHE_ROOT_FIELD_NUMBER: _builtins.int
     PEER_ADDRESS_FIELD_NUMBER: _builtins.int
+    COMMANDS_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     zone: _builtins.str
     instance: _builtins.str
@@ -451,6 +659,8 @@ class Hello(_message.Message):
     """Absolute path of the cache on the host."""
     peer_address: _builtins.str
     """host:port at which this agent serves content to other agents; empty: it serves none."""
+    commands: _builtins.bool
+    """The agent carries commands out."""
     def __init__(
         self,
         *,
@@ -460,10 +670,11 @@ class Hello(_message.Message):
         version: _builtins.str = ...,
         cache_root: _builtins.str = ...,
         peer_address: _builtins.str = ...,
+        commands: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_root", b"cache_root", "instance", b"instance", "node", b"node", "peer_address", b"peer_address", "version", b"version", "zone", b"zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_root", b"cache_root", "commands", b"commands", "instance", b"instance", "node", b"node", "peer_address", b"peer_address", "version", b"version", "zone", b"zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

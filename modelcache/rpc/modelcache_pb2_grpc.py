@@ -347,3 +347,85 @@ class NodeService:
             timeout,
             metadata,
             _registered_method=True)
+
+
+class ClusterServiceStub:
+    """The same for the agents of a cluster, asked through the controller. On a port of its own, with TLS; the caller shows a token
+    that the API server has issued for the audience `modelcache-commands`, in the metadata `authorization` (`Bearer <token>`).
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.RunOnNodes = channel.unary_stream(
+                '/modelcache.v1.ClusterService/RunOnNodes',
+                request_serializer=modelcache_dot_v1_dot_modelcache__pb2.RunOnNodesRequest.SerializeToString,
+                response_deserializer=modelcache_dot_v1_dot_modelcache__pb2.RunOnNodesResponse.FromString,
+                _registered_method=True)
+
+
+class ClusterServiceServicer:
+    """The same for the agents of a cluster, asked through the controller. On a port of its own, with TLS; the caller shows a token
+    that the API server has issued for the audience `modelcache-commands`, in the metadata `authorization` (`Bearer <token>`).
+    """
+
+    def RunOnNodes(self, request, context):
+        """Asks agents and tells what each of them answers, in the order in which they do.
+        UNAUTHENTICATED: the token is no good. PERMISSION_DENIED: its user may not do that (a SubjectAccessReview for the
+        subresource `dynamomodels/cache`). UNAVAILABLE: this controller does not lead; the details name the one that does.
+        RESOURCE_EXHAUSTED: too many at a time.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_ClusterServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'RunOnNodes': grpc.unary_stream_rpc_method_handler(
+                    servicer.RunOnNodes,
+                    request_deserializer=modelcache_dot_v1_dot_modelcache__pb2.RunOnNodesRequest.FromString,
+                    response_serializer=modelcache_dot_v1_dot_modelcache__pb2.RunOnNodesResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'modelcache.v1.ClusterService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('modelcache.v1.ClusterService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class ClusterService:
+    """The same for the agents of a cluster, asked through the controller. On a port of its own, with TLS; the caller shows a token
+    that the API server has issued for the audience `modelcache-commands`, in the metadata `authorization` (`Bearer <token>`).
+    """
+
+    @staticmethod
+    def RunOnNodes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/modelcache.v1.ClusterService/RunOnNodes',
+            modelcache_dot_v1_dot_modelcache__pb2.RunOnNodesRequest.SerializeToString,
+            modelcache_dot_v1_dot_modelcache__pb2.RunOnNodesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)

@@ -180,3 +180,52 @@ class NodeServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
 def add_NodeServiceServicer_to_server(servicer: NodeServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+
+class ClusterServiceStub:
+    """The same for the agents of a cluster, asked through the controller. On a port of its own, with TLS; the caller shows a token
+    that the API server has issued for the audience `modelcache-commands`, in the metadata `authorization` (`Bearer <token>`).
+    """
+
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> ClusterServiceAsyncStub: ...
+    RunOnNodes: _grpc.UnaryStreamMultiCallable[_modelcache_pb2.RunOnNodesRequest, _modelcache_pb2.RunOnNodesResponse]
+    """Asks agents and tells what each of them answers, in the order in which they do.
+    UNAUTHENTICATED: the token is no good. PERMISSION_DENIED: its user may not do that (a SubjectAccessReview for the
+    subresource `dynamomodels/cache`). UNAVAILABLE: this controller does not lead; the details name the one that does.
+    RESOURCE_EXHAUSTED: too many at a time.
+    """
+
+@_typing.type_check_only
+class ClusterServiceAsyncStub(ClusterServiceStub):
+    """The same for the agents of a cluster, asked through the controller. On a port of its own, with TLS; the caller shows a token
+    that the API server has issued for the audience `modelcache-commands`, in the metadata `authorization` (`Bearer <token>`).
+    """
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    RunOnNodes: _aio.UnaryStreamMultiCallable[_modelcache_pb2.RunOnNodesRequest, _modelcache_pb2.RunOnNodesResponse]  # type: ignore[assignment]
+    """Asks agents and tells what each of them answers, in the order in which they do.
+    UNAUTHENTICATED: the token is no good. PERMISSION_DENIED: its user may not do that (a SubjectAccessReview for the
+    subresource `dynamomodels/cache`). UNAVAILABLE: this controller does not lead; the details name the one that does.
+    RESOURCE_EXHAUSTED: too many at a time.
+    """
+
+class ClusterServiceServicer(metaclass=_abc_1.ABCMeta):
+    """The same for the agents of a cluster, asked through the controller. On a port of its own, with TLS; the caller shows a token
+    that the API server has issued for the audience `modelcache-commands`, in the metadata `authorization` (`Bearer <token>`).
+    """
+
+    @_abc_1.abstractmethod
+    def RunOnNodes(
+        self,
+        request: _modelcache_pb2.RunOnNodesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_modelcache_pb2.RunOnNodesResponse], _abc.AsyncIterator[_modelcache_pb2.RunOnNodesResponse]]:
+        """Asks agents and tells what each of them answers, in the order in which they do.
+        UNAUTHENTICATED: the token is no good. PERMISSION_DENIED: its user may not do that (a SubjectAccessReview for the
+        subresource `dynamomodels/cache`). UNAVAILABLE: this controller does not lead; the details name the one that does.
+        RESOURCE_EXHAUSTED: too many at a time.
+        """
+
+def add_ClusterServiceServicer_to_server(servicer: ClusterServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -106,6 +106,7 @@ class CacheCluster:
         """With the cache root of each node, by its name."""
         self._addresses = [f"127.0.0.1:{free_port()}" for _ in range(controllers)]
         self._enrolments = [f"127.0.0.1:{free_port()}" for _ in range(controllers)]
+        self._commands = [f"127.0.0.1:{free_port()}" for _ in range(controllers)]
         self._projected = directory / "projected"
         # Of its own, so that tests that share an API server do not share a certificate authority.
         self.namespace = f"modelcache-{secrets.token_hex(3)}"
@@ -162,9 +163,14 @@ class CacheCluster:
         name = f"controller-{number}" if number else "controller"
         self._start(
             name, "controller", "--listen", self._addresses[number], "--enrolment-listen", self._enrolments[number],
-            "--namespace", self.namespace, *options,
+            "--commands-listen", self._commands[number], "--namespace", self.namespace, *options,
         )  # fmt: skip
         return name
+
+    @property
+    def commands(self) -> str:
+        """Where administrators ask, `host:port` of each replica."""
+        return ",".join(self._commands)
 
     def leader(self) -> str:
         """The name of the replica that holds the Lease, empty when none that runs does."""

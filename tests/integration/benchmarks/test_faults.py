@@ -49,8 +49,10 @@ def test_the_judge_finds_what_is_wrong(tmp_path: Path) -> None:
         assert crash.judge(world, both, None, "").leaked_bytes >= len(data), "a copy takes room of its own"
         (partials / ("f" * 64)).write_bytes(b"x" * 10_000)
         assert crash.judge(world, both, second, "").leaked_bytes >= len(data), "and nothing else: it was tidied up"
+        assert crash.victims(world, second) == {first.key}, "the other revision of the model was used earlier"
         assert crash.killed_after(inf, partial(crash.evict, world, second))
         assert crash.judge(world, both, None, "").lost == 1
+        assert crash.judge(world, {second.key}, None, "") == (0, 0, 0)
 
 
 def test_a_small_restart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

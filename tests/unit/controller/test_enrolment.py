@@ -8,15 +8,16 @@ import grpc
 import msgspec
 import pytest
 
-from controller.enrolment import NODE_CLAIM, Refused, ReviewStatus, node_of
+from controller.enrolment import NODE_CLAIM, node_of
+from controller.reviews import Refused, TokenStatus
 
 ACCOUNT = "system:serviceaccount:modelcache-system:modelcache-agent"
 
 
-def review(**changes: Any) -> ReviewStatus:
+def review(**changes: Any) -> TokenStatus:
     user = {"username": ACCOUNT, "extra": {NODE_CLAIM: ["node-a"]}, **changes.pop("user", {})}
     status = {"authenticated": True, "audiences": ["modelcache"], "user": user, **changes}
-    return msgspec.convert(status, ReviewStatus)
+    return msgspec.convert(status, TokenStatus)
 
 
 def test_the_node_is_the_one_that_the_api_server_names() -> None:
@@ -48,4 +49,4 @@ def test_everybody_else_is_refused(changes: dict[str, Any], code: grpc.StatusCod
 
 def test_an_answer_without_anything_is_no_yes() -> None:
     with pytest.raises(Refused):
-        node_of(msgspec.json.decode(b"{}", type=ReviewStatus), ACCOUNT)
+        node_of(msgspec.json.decode(b"{}", type=TokenStatus), ACCOUNT)

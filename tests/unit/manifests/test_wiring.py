@@ -11,6 +11,7 @@ from controller.settings import Settings
 from controller.trust import NAME as AUTHORITY
 from modelcache.paths import PROJECTED
 from modelcache.rpc.address import parse_address
+from modelcache.rpc.commands import AUDIENCE
 from tests.support.manifests import find, render
 from tests.support.rbac import grants
 
@@ -28,6 +29,8 @@ def environment(container: dict[str, Any]) -> dict[str, str]:
 def test_every_setting_is_one_of_the_command(shape: str) -> None:
     # Read by the sources themselves, in whichever process (modelcache.sources.file).
     known_elsewhere = {"MODELCACHE_FILE_ROOTS", "MODELCACHE_CLAIMS"}
+    # Read by commands that are given in the pod.
+    known_elsewhere |= {parameter.envvar for parameter in COMMANDS["du"].params}
     for each in render(shape):
         if each["kind"] not in ("DaemonSet", "Deployment"):
             continue
@@ -45,6 +48,7 @@ def test_what_is_listened_at_is_a_port_of_the_container() -> None:
             {
                 "LISTEN": "agents",
                 "ENROLMENT_LISTEN": "enrolment",
+                "COMMANDS_LISTEN": "commands",
                 "METRICS_LISTEN": "metrics",
                 "HEALTH_LISTEN": "health",
             },
@@ -81,6 +85,24 @@ def test_token_and_authorities_are_where_the_agent_looks() -> None:
     assert authorities["configMap"]["optional"] is True
     assert [item["path"] for item in authorities["configMap"]["items"]] == ["ca.crt"]
     assert f"system:serviceaccount:{NAMESPACE}:{AGENT['serviceAccountName']}" == Settings().agent_user
+
+
+def test_commands_in_the_pod_of_a_controller_find_the_one_that_leads() -> None:
+    (controller,) = CONTROLLER["containers"]
+    service = find(render(), "Service", "modelcache-controller")
+    ports = {port["name"]: port["port"] for port in service["spec"]["ports"]}
+    address = environment(controller)["MODELCACHE_COMMANDS_CONTROLLER"]
+    assert parse_address(address) == (f"{service['metadata']['name']}.$(MODELCACHE_NAMESPACE).svc", ports["commands"])
+    mounts = {mount["name"]: mount for mount in controller["volumeMounts"]}
+    assert mounts["identity"]["mountPath"] == str(PROJECTED)
+    token, authorities = next(each for each in CONTROLLER["volumes"] if each["name"] == "identity")["projected"][
+        "sources"
+    ]
+    assert (token["serviceAccountToken"]["path"], token["serviceAccountToken"]["audience"]) == ("token", AUDIENCE)
+    assert authorities["configMap"]["name"] == AUTHORITY
+    for name in ("du", "gc", "evict", "verify"):
+        known = {parameter.envvar for parameter in COMMANDS[name].params}
+        assert "MODELCACHE_COMMANDS_CONTROLLER" in known
 
 
 def test_the_named_grants_are_for_what_the_controller_names() -> None:

@@ -6,16 +6,17 @@ import hashlib
 import logging
 import re
 import threading
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 from agent.desired import Wanted
 from agent.failures import ManifestUnavailable
-from agent.plan import Condition, Snapshot, Target
+from agent.plan import Condition, Snapshot, Target, View
 from agent.ports import Cache
 from agent.store import BlobMissing, HubClaim, Keep, PublishedSnapshot
 from agent.transfer.errors import Cancelled
+from agent.users import Users
 from modelcache.kube.resources import ObjectKey
 from modelcache.manifest import Manifest, ManifestError
 from modelcache.paths import partial_key
@@ -71,6 +72,40 @@ def target_of(known: Known, wanted: Wanted) -> Target:
         tree_digest=known.tree_digest,
         ref=(claim.ref or "") if claim is not None else "",
         only_file=(known.manifest.files[0].sha256 or "") if len(known.manifest.files) == 1 else "",
+    )
+
+
+def view_of(
+    instructions: tuple[bool, Wanted | None, str],
+    known: Known | None,
+    progress: tuple[str, str, bool],
+    held: Sequence[Held],
+    outside: tuple[str | None, frozenset[str], object],
+    users: Users,
+) -> View:
+    """Everything that the next step of a model is decided on, see `View`.
+
+    `instructions` are what the controller says (heard, wanted, listed), `progress` how far this process is (digest of the
+    manifest whose files are here, contradiction, emptied), `outside` what others say: the node's labels, engines, and the
+    state of `users`, which is here so that equal arguments mean an equal result.
+    """
+    heard, wanted, listed = instructions
+    fetched, contradiction, emptied = progress
+    shown, loaded, _ = outside
+    fits = wanted is not None and known is not None and known.digest == wanted.manifest_digest
+    return View(
+        heard=heard,
+        wanted=wanted,
+        snapshots=tuple(each.snapshot for each in held),
+        target=target_of(known, wanted) if fits and known and wanted else None,
+        fetched=fits and known is not None and fetched == known.digest,
+        contradiction=contradiction if fits else "",
+        shown=shown,
+        emptied=emptied,
+        loaded=loaded,
+        in_use=frozenset(each.snapshot.name for each in held if users.pods_of(each.row)),
+        users_known=users.known,
+        listed=listed,
     )
 
 

@@ -25,13 +25,15 @@ class TransferFetcher:
         self._store = store
         self._downloader = downloader
         self._exchange = exchange
+        # Once: it looks through everything that is installed, which takes longer than a small download.
+        self._schemes = installed_schemes()
 
     def begin(
         self, namespace: str, manifest: Manifest, credential: Credential | None, peers: Sequence[PeerAddress]
     ) -> TransferFetch:
         """See Fetcher."""
         swarm = self._exchange.swarm(namespace, peers) if self._exchange is not None else None
-        return TransferFetch(self._store, self._downloader, namespace, manifest, credential, swarm)
+        return TransferFetch(self._store, self._downloader, namespace, manifest, credential, swarm, self._schemes)
 
 
 class TransferFetch:
@@ -45,6 +47,7 @@ class TransferFetch:
         manifest: Manifest,
         credential: Credential | None,
         swarm: Swarm | None,
+        schemes: Sequence[str],
     ) -> None:
         self._store = store
         self._downloader = downloader
@@ -52,13 +55,14 @@ class TransferFetch:
         self._manifest = manifest
         self._credential = credential
         self._swarm = swarm
+        self._schemes = schemes
         self._cancel = CancelToken()
         self._closing = ExitStack()
         self._progress: Callable[[], Progress | None] = lambda: None
 
     def run(self) -> Mapping[str, str]:
         """See Fetch. Raises InvalidURI or Unsupported as well, for a source that nothing here can read."""
-        uri = parse_uri(self._manifest.source, installed_schemes())
+        uri = parse_uri(self._manifest.source, self._schemes)
         source = source_for(uri)
         return self._downloader.fetch(
             self._manifest,

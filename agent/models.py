@@ -167,7 +167,7 @@ class Models:
         self._announce({})
 
     def poke(self, key: ObjectKey | None = None) -> None:
-        """Something outside has changed, the node's labels or (with `key`) about one model: look again."""
+        """Something outside has changed, the node's labels or (with `key`) about one model: see whether that matters."""
         for worker in self._workers.values() if key is None else filter(None, [self._workers.get(key)]):
             worker.poke()
         self._dirty.set()

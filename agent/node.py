@@ -29,7 +29,7 @@ from modelcache.kube.client import KubeClient
 from modelcache.kube.clock import Clock
 from modelcache.kube.errors import KubeError, NotFound
 from modelcache.kube.informer import Informer
-from modelcache.kube.objects import ObjectMeta
+from modelcache.kube.objects import ObjectMeta, is_older
 from modelcache.kube.resources import NODES, ObjectKey
 
 _log = logging.getLogger(__name__)
@@ -161,7 +161,7 @@ class NodeLabels:
         subject = new or old
         if subject is None or subject.metadata.name != self._node:
             return
-        if new is not None and _is_older(new.metadata.resource_version, self._version):
+        if new is not None and is_older(new.metadata.resource_version, self._version):
             # The answer to our own patch was quicker than the events before it.
             return
         self._take(new.metadata if new is not None else None)
@@ -232,14 +232,6 @@ class NodeLabels:
             _log.warning("next try in %.1f s: %s", delay, problem, extra={"node": self._node})
         self._problem, self.next_try = problem, now + delay
         return delay
-
-
-def _is_older(version: str, than: str) -> bool:
-    """Whether one resource version precedes another; False where that cannot be told.
-
-    Those of one resource can be compared as integers (Kubernetes 1.35, KEP-5504; before it they were etcd revisions).
-    """
-    return version.isdecimal() and than.isdecimal() and int(version) < int(than)
 
 
 def _described(patch: Mapping[str, str | None]) -> str:

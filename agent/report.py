@@ -17,6 +17,7 @@ from agent.worker import ModelWorker
 from modelcache.rpc.modelcache_pb2 import (
     PHASE_DOWNLOADING,
     PHASE_READY,
+    AdapterUnload,
     FileDigest,
     ModelKey,
     ModelReport,
@@ -43,6 +44,8 @@ class ModelFacts:
     meter: RateMeter = field(default_factory=RateMeter)
     offered: tuple[str, Mapping[ContentKey, int]] | None = None
     """What peers may read of it, with the digest of the manifest that this follows from."""
+    kept: tuple[tuple[object, ...], ModelReport] | None = None
+    """The last report, with everything that it was made from, while nothing in it changes with time."""
 
 
 def model_report(
@@ -55,7 +58,28 @@ def model_report(
     label_problem: str = "",
     label_next_try: float | None = None,
 ) -> ModelReport:
-    """The report about one model. `now` is monotonic, `unix` the wall clock of the same moment."""
+    """The report about one model, not to be changed. `now` is monotonic, `unix` the wall clock of the same moment."""
+    inputs = (
+        worker.view, worker.current and worker.current.row, worker.trouble, worker.working, worker.since, worker.traffic,
+        worker.digests, worker.tree_digest, len(worker.peer_problems), tuple(findings), label_problem,
+    )  # fmt: skip
+    if facts.kept is not None and worker.fetch is None and facts.kept[0] == inputs:
+        return facts.kept[1]
+    report = _made_report(worker, facts, now, unix, findings, label_problem, label_next_try)
+    quiet = worker.fetch is None and not report.HasField("problem")
+    facts.kept = (inputs, report) if quiet else None
+    return report
+
+
+def _made_report(
+    worker: ModelWorker,
+    facts: ModelFacts,
+    now: float,
+    unix: float,
+    findings: Sequence[Finding],
+    label_problem: str,
+    label_next_try: float | None,
+) -> ModelReport:
     view, current = worker.view, worker.current
     now_in = phase(worker)
     known = _subject(worker)
@@ -174,31 +198,46 @@ def seconds_until_due(last: Report | None, report: Report, *, since: float, hear
     `last` was sent `since` seconds ago on the same stream; None: this is the first. A change of a phase, a problem or of
     what was taken over goes out at once, progress once a second, and otherwise only the sign of life.
     """
-    if last is None or essence(last) != essence(report):
+    if last is None or not same_essence(last, report):
         return 0.0
-    interval = heartbeat if _progress(last) == _progress(report) else min(MIN_PROGRESS_SECONDS, heartbeat)
-    return interval - since
+    # Most of a hundred models are as they were: only the others are worth looking into.
+    moved = any(
+        old != new and _progress(old) != _progress(new) for old, new in zip(last.models, report.models, strict=True)
+    )
+    return (min(MIN_PROGRESS_SECONDS, heartbeat) if moved else heartbeat) - since
 
 
-def essence(report: Report) -> Report:
-    """The report without what changes all the time: progress, rates, times of tries, free space."""
-    kept = Report(nonce=report.nonce, unloads=report.unloads)
-    for model in report.models:
-        entry = kept.models.add()
-        entry.CopyFrom(model)
-        for name in _PROGRESS:
-            entry.ClearField(name)  # type: ignore[arg-type]  # the stub lists the names as literals
-        problems = [pod.problem for pod in entry.adapter.pods if pod.HasField("problem")]
-        for problem in [*([entry.problem] if entry.HasField("problem") else []), *problems]:
-            problem.ClearField("next_try")
-    for unload in kept.unloads:
-        if unload.HasField("problem"):
-            unload.problem.ClearField("next_try")
+def same_essence(last: Report, report: Report) -> bool:
+    """Whether two reports differ only in what changes all the time: progress, rates, times of tries, free space."""
+    return (
+        last.nonce == report.nonce
+        and len(last.models) == len(report.models)
+        and len(last.unloads) == len(report.unloads)
+        and all(old == new or _essence(old) == _essence(new) for old, new in zip(last.models, report.models, strict=True))
+        and all(old == new or _timeless(old) == _timeless(new) for old, new in zip(last.unloads, report.unloads, strict=True))
+    )  # fmt: skip
+
+
+def _essence(model: ModelReport) -> ModelReport:
+    kept = ModelReport()
+    kept.CopyFrom(model)
+    for name in _PROGRESS:
+        kept.ClearField(name)  # type: ignore[arg-type]  # the stub lists the names as literals
+    problems = [pod.problem for pod in kept.adapter.pods if pod.HasField("problem")]
+    for problem in [*([kept.problem] if kept.HasField("problem") else []), *problems]:
+        problem.ClearField("next_try")
     return kept
 
 
-def _progress(report: Report) -> list[tuple[int, int, int, int]]:
-    return [(m.bytes_done, m.bytes_total, m.origin_bytes + m.peer_bytes, _next_try(m)) for m in report.models]
+def _timeless(unload: AdapterUnload) -> AdapterUnload:
+    kept = AdapterUnload()
+    kept.CopyFrom(unload)
+    kept.problem.ClearField("next_try")
+    return kept
+
+
+def _progress(model: ModelReport) -> tuple[int, int, int, int]:
+    return (model.bytes_done, model.bytes_total, model.origin_bytes + model.peer_bytes, _next_try(model))
 
 
 def _next_try(model: ModelReport) -> int:

@@ -67,6 +67,9 @@ LOOK_SECONDS = 0.1
 """Least time between two looks at whether there is something to report: a hundred adapters that are loaded one after the other
 are not worth a hundred reports, each of which is about everything. What comes alone is told at once."""
 MANIFEST_TIMEOUT = 120.0
+MANIFESTS_AT_ONCE = 16
+"""Well below what the controller takes on one connection. It refuses more (RST_STREAM with REFUSED_STREAM, which arrives as
+UNAVAILABLE), also when our side has only just ended some: it counts a stream a moment longer than we do."""
 CHUNK_BYTES = 1024 * 1024
 """Of a listing in one message; receivers take 4 MiB."""
 MAX_MANIFEST_BYTES = 320 * 1024 * 1024
@@ -114,6 +117,7 @@ class Sync:
         self._heartbeat = HEARTBEAT_SECONDS
         self._last_problem = ""
         self._restarting = False
+        self._asking = asyncio.Semaphore(MANIFESTS_AT_ONCE)
         self._unix = unix
         self.heard_at: float | None = None
         """When the last desired state came, in Unix seconds."""
@@ -159,7 +163,11 @@ class Sync:
         return problem
 
     async def manifest(self, key: ObjectKey, digest: str) -> bytes:
-        """The bytes of a manifest, unchecked. Raises ManifestUnavailable."""
+        """The bytes of a manifest, unchecked; waits for its turn. Raises ManifestUnavailable."""
+        async with self._asking:
+            return await self._manifest(key, digest)
+
+    async def _manifest(self, key: ObjectKey, digest: str) -> bytes:
         stub = self._stub
         if stub is None:
             raise ManifestUnavailable("there is no connection to a controller")

@@ -50,6 +50,10 @@ class Users:
         self._changed.set()
         return True
 
+    def state(self, key: ObjectKey) -> tuple[object, ...]:
+        """Everything of this that decides about one model: equal as long as `pods_of` and `known` say the same."""
+        return self.known, self.everybody, self._is_adapter(key)
+
     async def run(self, write: Callable[[Collection[User]], None]) -> None:
         """Keep on disk who uses what, until cancelled. `write` (`Store.usage.set_users`) blocks, and raises StoreError."""
         while True:

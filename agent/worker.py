@@ -25,7 +25,7 @@ from agent.content import (
     load_held,
     mend,
     same_content,
-    target_of,
+    view_of,
 )
 from agent.desired import Peers, Wanted
 from agent.failures import (
@@ -36,6 +36,7 @@ from agent.failures import (
     Refused,
     told,
 )
+from agent.kept import Kept
 from agent.listing import tell_listing
 from agent.peers.members import PeerAddress, PeerProblem
 from agent.plan import Condition, View
@@ -99,28 +100,19 @@ class ModelWorker:
         """Digest of the manifest for which it was counted how long it took to become ready."""
         self._changed = Wakeup(around.clock)
         self._backoff = self._new_backoff()
+        self._view = Kept(view_of)
+        self._acted_on: View | None = None
 
     # What others see
 
     @property
     def view(self) -> View:
-        """What the next step is decided on."""
-        wanted, known = self._wanted, self.known
-        fits = wanted is not None and known is not None and known.digest == wanted.manifest_digest
-        return View(
-            heard=self._heard,
-            wanted=wanted,
-            snapshots=tuple(held.snapshot for held in self.held),
-            target=target_of(known, wanted) if fits and known and wanted else None,
-            fetched=fits and known is not None and self._fetched == known.digest,
-            contradiction=self._contradiction if fits else "",
-            shown=self._around.shown(self.key),
-            emptied=self._emptied,
-            loaded=self._around.loaded(self.key),
-            in_use=frozenset(held.snapshot.name for held in self.held if self._around.users.pods_of(held.row)),
-            users_known=self._around.users.known,
-            listed=self._listed,
-        )
+        """What the next step is decided on; the same object until something in it may differ."""
+        around, key = self._around, self.key
+        instructions = (self._heard, self._wanted, self._listed)
+        progress = (self._fetched, self._contradiction, self._emptied)
+        outside = (around.shown(key), around.loaded(key), around.users.state(key))
+        return self._view.of(instructions, self.known, progress, self.held, outside, around.users)
 
     @property
     def wanted_digest(self) -> str | None:
@@ -180,8 +172,9 @@ class ModelWorker:
         return [peer for peer in self.peers if peer.node not in self.peer_problems]
 
     def poke(self) -> None:
-        """Look again: something outside this worker has changed."""
-        self._changed.set()
+        """Look again, if what the next step is decided on has changed outside this worker."""
+        if self.view is not self._acted_on:
+            self._changed.set()
 
     def retry(self) -> None:
         """Do not wait any longer until the next try."""
@@ -217,7 +210,8 @@ class ModelWorker:
         while True:
             self._changed.clear()
             self._around.changed()
-            step = plan.next_step(self.view)
+            self._acted_on = self.view
+            step = plan.next_step(self._acted_on)
             if isinstance(step, plan.Forget):
                 self._say("is no longer on this node")
                 return
@@ -284,7 +278,7 @@ class ModelWorker:
         """Whether the running download is right for the manifest that has been found, or for want of one."""
         error = found.exception()
         if error is not None:
-            self._around.clock.call_later(_ASK_AGAIN_SECONDS, self.poke)
+            self._around.clock.call_later(_ASK_AGAIN_SECONDS, self._changed.set)
             self._say(f"downloads without the new manifest: {error}", logging.WARNING)
             return True
         known = found.result()
@@ -386,14 +380,17 @@ class ModelWorker:
         former, self.known = self.known, known
         if former is not None and former.digest == known.digest:
             return
+        # A manifest that was only completed needs no second download.
+        fetched = former is not None and self._fetched == former.digest
         if former is None or not same_content(former.manifest, known.manifest):
             self._new_content()
+            fetched = False
             to_come = self._is_to_come(known)
             self.since = self._around.unix() if to_come else None
             self._around.metrics.wanted(hit=not to_come)
             self._around.litter()
-        self._fetched = ""
         self._contradiction = contradiction(known.manifest, self.digests)
+        self._fetched = known.digest if fetched else ""
         self._around.changed()
 
     def _count_ready(self) -> None:
@@ -444,7 +441,7 @@ class ModelWorker:
         tree_digest = await in_thread(lambda: completed_tree_digest(known.manifest, digests))
         now = self.known
         if now is not None and same_content(now.manifest, known.manifest):
-            self.digests, self.tree_digest, self._fetched = dict(digests), tree_digest, known.digest
+            self.digests, self.tree_digest, self._fetched = dict(digests), tree_digest, now.digest
             self._contradiction = contradiction(now.manifest, self.digests)
 
     def _looked(self, fetch: Fetch, progress: Progress | None) -> None:

@@ -53,7 +53,7 @@ def _welcome(cluster: LocalCluster) -> str:
         f"{len(cluster.nodes)} nodes are up. In another terminal:\n\n"
         f"    export KUBECONFIG={config}\n"
         f"    kubectl apply -f FILE           # a DynamoModel\n"
-        f"    kubectl get dynamomodels -w\n\n"
+        f"    kubectl get dynamomodels -o wide -w\n\n"
         f"Logs are in {cluster.directory.resolve() / 'logs'}; Ctrl-C stops everything.\n"
     )
 

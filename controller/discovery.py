@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 
 from controller.facts import Serving
-from controller.services import HeadlessServices
+from controller.services import HeadlessServices, matters
 from controller.tracked import AdapterOrder
 from controller.workers import Worker, Workers
 from modelcache.api.labels import BASE_MODEL_HASH_LABEL, base_model_hash
@@ -107,15 +107,25 @@ class Discovery:
 
     async def provide(self, model: DynamoModel) -> str:
         """See that there is a Service for the workers. Why that failed, empty when it did not. Never raises."""
-        return await self._services.ensure(model, base_model_of(model.spec))
+        base = base_model_of(model.spec)
+        return await self._services.ensure(model, base, self._siblings(model.metadata.namespace, base))
 
     def models_of(self, worker: Worker) -> list[ObjectKey]:
         """The DynamoModels that a worker concerns."""
         return self._keys(worker.namespace, worker.base_hash)
 
-    def models_of_service(self, service: PartialObject) -> list[ObjectKey]:
-        """The DynamoModels in front of whose workers a Service stands."""
-        return self._keys(service.metadata.namespace, (service.metadata.labels or {}).get(BASE_MODEL_HASH_LABEL, ""))
+    def models_of_service(self, old: PartialObject | None, new: PartialObject | None) -> list[ObjectKey]:
+        """The DynamoModels that a change of a Service concerns, which stands in front of their workers.
+
+        If it only got an owner, that is those that are still missing.
+        """
+        namespace = next(service.metadata.namespace for service in (new, old) if service is not None)
+        hashes = {(s.metadata.labels or {}).get(BASE_MODEL_HASH_LABEL, "") for s in (old, new) if s is not None}
+        found = [m for base in hashes for m in self._models.lookup(_BY_BASE, f"{namespace}/{base}")]
+        if new is not None and not matters(old, new):
+            owners = {owner.uid for owner in new.metadata.owner_references or []}
+            found = [model for model in found if model.metadata.uid not in owners]
+        return [ObjectKey(namespace, model.metadata.name) for model in found]
 
     def siblings_of(self, model: DynamoModel) -> list[ObjectKey]:
         """The DynamoModels with the same base model, itself included."""

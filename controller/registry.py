@@ -277,7 +277,7 @@ class Registry:
             return  # from a stream that has been replaced
         returned = self.presence(session.node) is Presence.GONE
         record.last_seen = self._clock.now()
-        fresh = read_report(report)
+        fresh = read_report(report, session.reports)
         old, session.reports = session.reports, fresh
         session.unloads = read_unloads(report)
         material, progress = _compare(old, fresh)

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
 
+from xxhash import xxh3_128_digest
+
 from controller.adapter_reports import AdapterView, read_adapter
 from controller.problems import (
     AgentProblem,
@@ -67,10 +69,12 @@ class NodeReport:
     peer_problems: tuple[PeerProblem, ...] = ()
     findings: tuple[Finding, ...] = ()
     adapter: AdapterView | None = None
+    fingerprint: bytes = field(default=b"", repr=False, compare=False)
+    """xxh3-128 of the message that this was read from."""
 
     def differs_materially(self, other: NodeReport | None) -> bool:
         """Whether more has changed than the progress of a download."""
-        return other is None or self._material() != other._material()
+        return other is not self and (other is None or self._material() != other._material())
 
     def _material(self) -> tuple[object, ...]:
         reason = self.problem.reason if self.problem else None
@@ -89,19 +93,29 @@ class NodeReport:
         )
 
 
-def read_report(report: pb.Report) -> dict[ObjectKey, NodeReport]:
-    """Everything in `report` that can be understood."""
+def read_report(report: pb.Report, before: Mapping[ObjectKey, NodeReport]) -> dict[ObjectKey, NodeReport]:
+    """Everything in `report` that can be understood.
+
+    `before` is what the same agent's last report said: what is as it was is taken from there. Reports are complete, and of
+    a hundred models on a node one has changed.
+    """
     models: dict[ObjectKey, NodeReport] = {}
     for entry in report.models[:MAX_MODELS]:
         key = ObjectKey(entry.model.namespace[:253], entry.model.name[:253])
-        if key.namespace and key.name:
-            models[key] = _read_model(entry)
+        if not key.namespace or not key.name:
+            continue
+        fingerprint = xxh3_128_digest(entry.SerializeToString(deterministic=True))
+        known = before.get(key)
+        models[key] = (
+            known if known is not None and known.fingerprint == fingerprint else _read_model(entry, fingerprint)
+        )
     return models
 
 
-def _read_model(entry: pb.ModelReport) -> NodeReport:
+def _read_model(entry: pb.ModelReport, fingerprint: bytes) -> NodeReport:
     digest = entry.manifest_digest
     return NodeReport(
+        fingerprint=fingerprint,
         manifest_digest=digest if _HEX64.fullmatch(digest) else "",
         phase=_phase(entry.phase),
         bytes_done=min(entry.bytes_done, _MAX_BYTES),

@@ -60,6 +60,8 @@ _COMMON: Options = [
     # Two processes on one port would each get half of the agents.
     ("grpc.so_reuseport", 0),
 ]
+MAX_CALLS = 64
+"""On one connection of an agent."""
 _AGENTS: Options = [
     *_COMMON,
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -70,8 +72,8 @@ _AGENTS: Options = [
     ("grpc.keepalive_permit_without_calls", 1),
     # An agent has one connection, and for a moment two; those still in the handshake count as well.
     ("grpc.max_allowed_incoming_connections", 4096),
-    # One Sync and some GetManifest.
-    ("grpc.max_concurrent_streams", 64),
+    # One Sync and some GetManifest: an agent asks for a fraction of this at once (agent.sync.MANIFESTS_AT_ONCE).
+    ("grpc.max_concurrent_streams", MAX_CALLS),
 ]
 _ENROLMENT: Options = [
     *_COMMON,

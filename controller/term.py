@@ -202,9 +202,8 @@ class Term:
                 session.wake.set()
 
     def _service_changed(self, old: PartialObject | None, new: PartialObject | None) -> None:
-        for service in filter(None, (old, new)):
-            for key in self._discovery.models_of_service(service):
-                self._queue.add(key)
+        for key in self._discovery.models_of_service(old, new):
+            self._queue.add(key)
 
     def _presence_changed(self, node: str) -> None:
         self._relay.look(self._registry.presence)

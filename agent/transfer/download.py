@@ -249,7 +249,7 @@ class Download:
         stack.enter_context(self._cancel.on_cancel(lambda: self._chores.put(Cancelled("the download was cancelled"))))
         threads = [
             threading.Thread(target=self._work, name=f"fetch-{number}", daemon=True)
-            for number in range(self._overlay.workers)
+            for number in range(min(self._overlay.workers, sum(item.pieces for item in self._items)))
         ]
         stack.callback(_join, threads)
         stack.callback(self._cancel.cancel)

@@ -18,12 +18,12 @@ from modelcache.api.spec import SPEC_RULES, Spec
 from modelcache.api.status import Status
 
 PRINTER_COLUMNS: tuple[dict[str, Any], ...] = (
-    {"name": "Phase", "type": "string", "jsonPath": ".status.phase"},
-    {"name": "Nodes", "type": "string", "jsonPath": ".status.nodes.summary"},
-    {"name": "Progress", "type": "string", "jsonPath": ".status.progress.summary"},
     {"name": "Total", "type": "integer", "jsonPath": ".status.totalEndpoints"},
     {"name": "Ready", "type": "integer", "jsonPath": ".status.readyEndpoints"},
     {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
+    {"name": "Phase", "type": "string", "jsonPath": ".status.phase", "priority": 1},
+    {"name": "Nodes", "type": "string", "jsonPath": ".status.nodes.summary", "priority": 1},
+    {"name": "Progress", "type": "string", "jsonPath": ".status.progress.summary", "priority": 1},
     {"name": "BaseModel", "type": "string", "jsonPath": ".spec.baseModelName", "priority": 1},
     {"name": "Type", "type": "string", "jsonPath": ".spec.modelType", "priority": 1},
     {"name": "Source", "type": "string", "jsonPath": ".spec.source.uri", "priority": 1},
@@ -32,6 +32,7 @@ PRINTER_COLUMNS: tuple[dict[str, Any], ...] = (
     {"name": "Where", "type": "string", "jsonPath": ".status.nodes.where", "priority": 1},
     {"name": "Message", "type": "string", "jsonPath": '.status.conditions[?(@.type=="Ready")].message', "priority": 1},
 )
+"""What `kubectl get` prints is what the user guide of the Dynamo operator shows; all about the cache comes with `-o wide`."""
 
 
 def custom_resource_definition() -> dict[str, Any]:

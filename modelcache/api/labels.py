@@ -6,6 +6,7 @@ Users compute the label keys by hand for a node affinity, so they never change: 
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 
 READY_PREFIX = "modelcache.nvidia.com"
 REVISION_PREFIX = "rev.modelcache.nvidia.com"
@@ -44,6 +45,8 @@ ZONE_LABEL = "topology.kubernetes.io/zone"
 _NAME_MAX = 63
 """Longest name part of a label key; the prefix does not count (Kubernetes label syntax)."""
 _KEPT = 54
+_LABELS_KEPT = 16_384
+"""Keys that need not be computed again: a node asks for those of all its models whenever something happens to one."""
 _REVISION_LENGTH = 12
 
 
@@ -60,11 +63,13 @@ def label_name(namespace: str, name: str) -> str:
     return f"{whole[:_KEPT]}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
 
 
+@lru_cache(maxsize=_LABELS_KEPT)
 def ready_label(namespace: str, name: str) -> str:
     """Key of the node label that is `Ready` while the model's current revision is verified on the node."""
     return f"{READY_PREFIX}/{label_name(namespace, name)}"
 
 
+@lru_cache(maxsize=_LABELS_KEPT)
 def revision_label(namespace: str, name: str) -> str:
     """Key of the node label that holds the start of the current revision."""
     return f"{REVISION_PREFIX}/{label_name(namespace, name)}"

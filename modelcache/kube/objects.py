@@ -45,6 +45,14 @@ class PartialObject(msgspec.Struct, frozen=True):
     metadata: ObjectMeta
 
 
+def is_older(version: str, than: str) -> bool:
+    """Whether one resource version precedes another; False where that cannot be told.
+
+    Those of one resource can be compared as integers (Kubernetes 1.35, KEP-5504; before it they were etcd revisions).
+    """
+    return version.isdecimal() and than.isdecimal() and int(version) < int(than)
+
+
 class ListMeta(msgspec.Struct, frozen=True, rename={"resource_version": "resourceVersion", "continue_": "continue"}):
     """`metadata` of a list: where to watch from, and where the next page starts."""
 

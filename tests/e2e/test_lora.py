@@ -99,12 +99,7 @@ def test_the_user_guide(
     workers = start_workers({"worker-0": cluster.nodes[0], "worker-1": cluster.nodes[1]})
     endpoints_ready(inside)
     head, row = inside("get", "dynamomodel", "my-lora").table()
-    assert [column for column in head if column in ("NAME", "TOTAL", "READY", "AGE")] == [
-        "NAME",
-        "TOTAL",
-        "READY",
-        "AGE",
-    ]
+    assert head == ["NAME", "TOTAL", "READY", "AGE"]
     shown = dict(zip(head, row, strict=True))
     assert (shown["NAME"], shown["TOTAL"], shown["READY"]) == ("my-lora", "2", "2")
     assert cluster.ready_nodes(mine.namespace, "my-lora") == cluster.nodes[:2], "cached where the workers are"

@@ -83,9 +83,10 @@ def test_apply_to_ready_with_kubectl(
 
     described = inside("describe", "dynamomodel", "tiny").stdout
     assert "Normal" in described.partition("Events:")[2]
-    table = inside("get", "dm").table()
-    assert table[0] == ["NAME", "PHASE", "NODES", "PROGRESS", "TOTAL", "READY", "AGE"]
-    assert table[1][:4] == ["tiny", "Ready", "3/3", "100%"]
+    assert inside("get", "dm").table()[0] == ["NAME", "TOTAL", "READY", "AGE"]
+    table = inside("get", "dm", "-o", "wide").table()
+    assert table[0][:7] == ["NAME", "TOTAL", "READY", "AGE", "PHASE", "NODES", "PROGRESS"]
+    assert [table[1][0], *table[1][4:7]] == ["tiny", "Ready", "3/3", "100%"]
 
     offline = subprocess.run(
         [sys.executable, "-c", "import huggingface_hub as h; print(h.snapshot_download('org/name'))"],

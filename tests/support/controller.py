@@ -87,6 +87,9 @@ class ScriptedController(ModelCacheServiceServicer):
         """When there is one, manifests stop after their first chunk until it is set."""
         self.manifests: dict[str, bytes] = {}
         self.manifest_requests: list[GetManifestRequest] = []
+        self.manifests_under_way = 0
+        self.most_manifests = 0
+        """The most of them at any moment."""
         self.desired: DesiredState | None = None
         self._nonces = 0
         self._outboxes: dict[int, asyncio.Queue[SyncResponse]] = {}
@@ -251,14 +254,19 @@ class ScriptedController(ModelCacheServiceServicer):
     ) -> AsyncIterator[GetManifestResponse]:
         async with self._changed:
             self.manifest_requests.append(request)
+            self.manifests_under_way += 1
+            self.most_manifests = max(self.most_manifests, self.manifests_under_way)
             self._changed.notify_all()
-        data = self.manifests.get(request.digest)
-        if data is None:
-            await context.abort(grpc.StatusCode.NOT_FOUND, "the test has no such manifest")
-        for start in range(0, len(data), CHUNK_BYTES):
-            yield GetManifestResponse(chunk=data[start : start + CHUNK_BYTES])
-            if self.manifest_gate is not None:
-                await self.manifest_gate.wait()
+        try:
+            data = self.manifests.get(request.digest)
+            if data is None:
+                await context.abort(grpc.StatusCode.NOT_FOUND, "the test has no such manifest")
+            for start in range(0, len(data), CHUNK_BYTES):
+                yield GetManifestResponse(chunk=data[start : start + CHUNK_BYTES])
+                if self.manifest_gate is not None:
+                    await self.manifest_gate.wait()
+        finally:
+            self.manifests_under_way -= 1
 
     async def TellListing(
         self,

@@ -16,7 +16,8 @@ from agent.channel import open_channel
 from agent.controllers import finder
 from agent.desired import Desired
 from agent.failures import ManifestUnavailable
-from agent.sync import RECONNECT_BASE, RECONNECT_CAP, Sync
+from agent.sync import MANIFESTS_AT_ONCE, RECONNECT_BASE, RECONNECT_CAP, Sync
+from controller.server import MAX_CALLS
 from modelcache.kube.backoff import Backoff
 from modelcache.kube.clock import LoopClock
 from modelcache.kube.resources import ObjectKey
@@ -205,6 +206,19 @@ async def test_a_manifest_comes_in_chunks(controller: ScriptedController) -> Non
         assert await agent.sync.manifest(KEY, MANIFEST.digest) == MANIFEST.encode()
         asked = controller.manifest_requests[0]
         assert (asked.model.namespace, asked.model.name, asked.digest) == (*KEY, MANIFEST.digest)
+
+
+async def test_many_manifests_are_asked_for_a_few_at_a_time(controller: ScriptedController) -> None:
+    controller.know(MANIFEST)
+    controller.manifest_gate = asyncio.Event()
+    async with connected(Agent(controller.address)) as agent:
+        await controller.until(lambda report: True)
+        asking = [asyncio.create_task(agent.sync.manifest(KEY, MANIFEST.digest)) for _ in range(100)]
+        await controller.until_true(lambda: controller.manifests_under_way == MANIFESTS_AT_ONCE)
+        controller.manifest_gate.set()
+        assert set(await asyncio.gather(*asking)) == {MANIFEST.encode()}
+    assert controller.most_manifests == MANIFESTS_AT_ONCE
+    assert 2 * MANIFESTS_AT_ONCE < MAX_CALLS, "no controller refuses any of them"
 
 
 async def test_a_manifest_that_the_controller_does_not_give_is_unavailable_for_now(

@@ -499,7 +499,7 @@ async def test_an_incomplete_manifest_is_never_published_but_its_digests_are_rep
         node.want(wish(*KEY, complete))
         ready = await node.until_phase(PHASE_READY)
         assert ready.origin_bytes >= 1010, "bytes for the same content are counted together"
-        assert node.done() == ["downloaded", "downloaded", "publish", "set_current"]
+        assert node.done() == ["downloaded", "publish", "set_current"], "what is here is not asked for again"
         assert not ready.digests
 
 
@@ -519,9 +519,9 @@ async def test_a_manifest_that_is_completed_in_the_middle_of_a_download_does_not
             node.clock.advance(1.0)
             await asyncio.sleep(0)
         first.finish()
-        (await node.download(1)).finish()
         ready = await node.until_phase(PHASE_READY)
         assert not first.cancelled.is_set()
+        assert len(node.fetcher.begun) == 1, "one download was enough"
         assert ready.manifest_digest == complete.digest
         assert ready.started_at.seconds == 5000
 
@@ -881,3 +881,20 @@ async def test_retained_files_stay_without_label_or_report_and_come_back_without
         node.want(wanted)
         await node.until_phase(PHASE_READY)
         assert node.fetcher.begun == []
+
+
+async def test_the_report_about_a_model_to_which_nothing_happens_is_made_once() -> None:
+    async with running(Harness()) as node:
+        node.know(manifest())
+        node.want(wish(*KEY, manifest()))
+        await node.until_phase(PHASE_READY)
+        (first,) = node.models.reports("", None)
+        (again,) = node.models.reports("", None)
+        assert again is first
+        snapshot = node.models.in_force(KEY, manifest().digest)
+        assert snapshot is not None
+        node.models.doubt({(*KEY, snapshot): []})
+        (other,) = node.models.reports("", None)
+        assert other.phase != PHASE_READY
+        mended = await node.until_phase(PHASE_READY)
+        assert mended.findings, "what has happened is told"

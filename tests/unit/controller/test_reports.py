@@ -23,7 +23,7 @@ def entry(**fields: Any) -> pb.ModelReport:
 
 
 def read(one: pb.ModelReport) -> NodeReport:
-    return read_report(pb.Report(models=[one]))[KEY]
+    return read_report(pb.Report(models=[one]), {})[KEY]
 
 
 def test_a_good_report_is_taken_as_it_is() -> None:
@@ -79,7 +79,7 @@ def test_digests_count_only_when_all_bytes_are_there() -> None:
 
 
 def test_models_without_a_name_are_left_out() -> None:
-    assert read_report(pb.Report(models=[pb.ModelReport()])) == {}
+    assert read_report(pb.Report(models=[pb.ModelReport()]), {}) == {}
 
 
 def test_progress_is_not_material_but_everything_else_is() -> None:
@@ -104,7 +104,7 @@ def test_whatever_parses_is_read(data: bytes) -> None:
         report.ParseFromString(data)
     except Exception:
         return
-    assert all(key.namespace and key.name for key in read_report(report))
+    assert all(key.namespace and key.name for key in read_report(report, {}))
 
 
 def test_findings_are_bounded_and_printable() -> None:
@@ -116,3 +116,14 @@ def test_findings_are_bounded_and_printable() -> None:
     assert all(finding.message.isprintable() for finding in found)
     other = read(entry(findings=many[:1]))
     assert other.differs_materially(read(entry()))
+
+
+def test_what_is_as_it_was_is_not_read_again() -> None:
+    quiet = pb.ModelReport(model=pb.ModelKey(namespace="a", name="quiet"), phase=pb.PHASE_READY)
+    busy = pb.ModelReport(model=pb.ModelKey(namespace="a", name="busy"), phase=pb.PHASE_DOWNLOADING, bytes_done=1)
+    before = read_report(pb.Report(models=[quiet, busy]), {})
+    busy.bytes_done = 2
+    after = read_report(pb.Report(models=[quiet, busy]), before)
+    assert after[ObjectKey("a", "quiet")] is before[ObjectKey("a", "quiet")]
+    assert after[ObjectKey("a", "busy")].bytes_done == 2
+    assert read_report(pb.Report(models=[busy]), after).keys() == {ObjectKey("a", "busy")}

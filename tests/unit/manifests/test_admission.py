@@ -315,7 +315,7 @@ def manifest() -> dict[str, Any]:
 
 
 def service() -> dict[str, Any]:
-    return copy.deepcopy(service_body(MODEL, "Qwen/Qwen3-0.6B"))
+    return copy.deepcopy(service_body([MODEL], "Qwen/Qwen3-0.6B"))
 
 
 def test_manifests_are_made_and_removed() -> None:

@@ -16,6 +16,7 @@ import base64
 import gzip
 import hashlib
 import logging
+import re
 import zlib
 from collections.abc import Collection
 
@@ -45,6 +46,8 @@ DIGEST_LABEL = f"{READY_PREFIX}/manifest"
 REQUEST_ANNOTATION = f"{READY_PREFIX}/request"
 CHUNK_ANNOTATION = f"{READY_PREFIX}/chunk"
 _DIGEST_CHARACTERS = 32
+_NAME = re.compile(r"-manifest-[0-9a-f]{8}-[0-9a-f]{16}-[0-9]{1,6}$")
+"""How the names of these ConfigMaps end, as manifests/policy/controller-writes.yaml has it."""
 _DATA_KEY = "manifest.json.gz"
 
 
@@ -114,7 +117,10 @@ class ManifestStore:
         stale: list[ObjectMeta] = []
         async for page in self._client.list_pages(CONFIG_MAPS, namespace, into=PartialObject, label_selector=selector):
             stale += [
-                item.metadata for item in page.objects if (item.metadata.labels or {}).get(DIGEST_LABEL) not in kept
+                item.metadata
+                for item in page.objects
+                # What somebody else has labelled like ours is his, and no policy lets this controller delete it.
+                if _NAME.search(item.metadata.name) and (item.metadata.labels or {}).get(DIGEST_LABEL) not in kept
             ]
         for metadata in stale:
             try:

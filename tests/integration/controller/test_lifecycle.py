@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from controller.manifests import DIGEST_LABEL, OWNER_LABEL
 from controller.writer import PROGRESS_INTERVAL
 from local.hub.repository import Repository
 from modelcache.kube.resources import ObjectKey
@@ -75,6 +76,20 @@ async def test_the_manifest_is_kept_in_config_maps_that_the_model_owns(world: Wo
     data = gzip.decompress(base64.b64decode(packed))
     assert f"sha256:{hashlib.sha256(data).hexdigest()}" == status["manifestDigest"]
     assert Manifest.decode(data).complete
+
+
+async def test_what_somebody_labels_like_a_manifest_is_left_alone(world: World) -> None:
+    model = world.model()
+    uid = world.api.get(model.path).expect(200)["metadata"]["uid"]
+    planted = {
+        "apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": "somebody-s", "labels": {OWNER_LABEL: uid, DIGEST_LABEL: "0" * 32}},
+    }  # fmt: skip
+    world.api.post(f"/api/v1/namespaces/{world.namespace}/configmaps", planted).expect(201)
+    await world.agent()
+    await world.ready(model)
+    await world.until(lambda: len(world.config_maps()) == 2, "the incomplete manifest was removed, and only that")
+    assert "somebody-s" in [found["metadata"]["name"] for found in world.config_maps()]
 
 
 async def test_a_restarted_controller_asks_nobody_and_says_nothing_new(world: World) -> None:

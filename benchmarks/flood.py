@@ -41,6 +41,7 @@ from agent.transfer.clock import SystemClock
 from agent.transfer.limiter import TokenBucket
 from benchmarks import report
 from cli.cluster import LocalCluster
+from local.ports import free_port
 from modelcache.rpc.address import Address, parse_address
 from modelcache.rpc.modelcache_pb2 import Hello, SyncRequest
 from modelcache.rpc.modelcache_pb2_grpc import ModelCacheServiceStub
@@ -132,7 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 async def _run(directory: Path, count: int) -> None:
-    health = Address("127.0.0.1", _free_port())
+    health = Address("127.0.0.1", free_port())
     os.environ["MODELCACHE_HEALTH_LISTEN"] = str(health)
     cluster = LocalCluster(directory, 2, lambda text: print(text, file=sys.stderr))
     try:
@@ -233,12 +234,6 @@ def _memory(pid: int | None, key: str) -> float:
     found = re.search(rf"{key}:\s+(\d+) kB", text)
     assert found is not None
     return int(found.group(1)) / 1024
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 if __name__ == "__main__":

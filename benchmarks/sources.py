@@ -35,6 +35,7 @@ from pathlib import Path
 from benchmarks import report
 from benchmarks.agent_process import NAME, NAMESPACE, AgentProcess
 from benchmarks.origin import environment, random_files
+from local.ports import free_port
 from modelcache.paths import CachePaths
 
 MIB, GIB = 1 << 20, 1 << 30
@@ -67,9 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 @contextmanager
 def nanio(data: Path) -> Iterator[None]:
     """Runs the server; from then on this process's environment names it, and an identity that may do everything there."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = free_port()
     key, secret = "AKIABENCHMARK0000000", secrets.token_hex(20)
     os.environ.update(
         AWS_ACCESS_KEY_ID=key, AWS_SECRET_ACCESS_KEY=secret, AWS_ENDPOINT_URL=f"http://127.0.0.1:{port}",

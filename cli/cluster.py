@@ -18,7 +18,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +27,7 @@ import msgspec
 
 from agent.sync import CONNECTED
 from local.kubelet.projection import BUNDLE_FILE, TOKEN_FILE
+from local.ports import NoPortError, free_port, is_free
 from local.supervisor import Program, Supervisor, log_tail
 from modelcache.api.crd import custom_resource_definition
 from modelcache.api.labels import GPU_NODE_LABEL, ZONE_LABEL
@@ -224,18 +224,9 @@ def _remembered_ports(path: Path, names: tuple[str, ...]) -> dict[str, int]:
     ports = {}
     for name in names:
         wished = remembered.get(name, 0) if isinstance(remembered, dict) else 0
-        ports[name] = _free_port(wished if isinstance(wished, int) else 0)
+        try:
+            ports[name] = wished if isinstance(wished, int) and wished and is_free(wished) else free_port()
+        except NoPortError as error:
+            raise StartError(str(error)) from error
     path.write_text(json.dumps(ports))
     return ports
-
-
-def _free_port(wished: int) -> int:
-    for port in (wished, 0):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except (OSError, OverflowError):
-                continue
-            return int(probe.getsockname()[1])
-    raise StartError("no free port on 127.0.0.1")

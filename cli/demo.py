@@ -18,7 +18,6 @@ import importlib.util
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -33,6 +32,7 @@ from cli import demo_lora
 from cli.kubectl import find_kubectl
 from cli.models import list_models
 from cli.terminal import Row, follow, human_bytes, polled
+from local.ports import free_port
 from local.supervisor import Program, Supervisor, log_tail
 from modelcache.api.labels import ready_label
 from modelcache.kube.client import KubeClient
@@ -106,7 +106,7 @@ def main() -> int:
 async def _demo(directory: Path, nodes: int, rate: float | None, console: Console) -> dict[str, Any]:
     model = _model_files()
     # Ports chosen once, so that a process that is restarted is found at the same address.
-    hub_port = _free_port()
+    hub_port = free_port()
     hub = f"http://127.0.0.1:{hub_port}"
     cluster = directory / "cluster"
     kubeconfig = cluster / "kubeconfig"
@@ -157,7 +157,7 @@ async def _lora(supervisor: Supervisor, directory: Path, console: Console) -> de
     """Two workers on two nodes, an adapter for both, and a restart."""
     cluster = directory / "cluster"
     kubeconfig = cluster / "kubeconfig"
-    control = _free_port()
+    control = free_port()
     arguments = demo_lora.worker_arguments(
         cluster, sorted(path.name for path in (cluster / "nodes").iterdir()), control
     )
@@ -327,12 +327,6 @@ def _load_offline(cache: Path) -> list[str]:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _say(console: Console, text: str) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.support.cluster import CacheCluster, HubProcess, Model, free_port, write_repository
+from local.ports import free_port
+from tests.support.cluster import CacheCluster, HubProcess, Model, write_repository
 from tests.support.manifests import find, render
 from tests.support.prometheus import Prometheus
 from tests.support.rbac import allowed

@@ -10,13 +10,13 @@ import hashlib
 import json
 import os
 import secrets
-import socket
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from agent.sync import CONNECTED
+from local.ports import free_port
 from modelcache.api.labels import is_ours, ready_label, revision_label
 from modelcache.paths import CachePaths
 from tests.support.api import Api
@@ -317,10 +317,3 @@ class Model:
         items = self.api.get(f"/api/v1/namespaces/{self.namespace}/events").expect(200)["items"]
         mine = [item for item in items if item["involvedObject"]["name"] == self.name]
         return sorted(mine, key=lambda item: item.get("firstTimestamp") or item.get("eventTime") or "")
-
-
-def free_port() -> int:
-    """A port on loopback that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

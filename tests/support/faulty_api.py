@@ -15,6 +15,7 @@ from typing import Any
 
 from aiohttp import web
 
+from local.ports import free_port
 from modelcache.kube.clock import LoopClock
 
 Fault = Callable[[web.Request], Awaitable[web.StreamResponse | None]]
@@ -167,7 +168,7 @@ class FaultyApi:
     _faults: list[_Injected] = field(default_factory=list)
     _changed: asyncio.Condition = field(default_factory=asyncio.Condition)
     _runner: web.AppRunner | None = None
-    _port: int = 0
+    _port: int = field(default_factory=free_port)
     _watches: int = 0
 
     async def __aenter__(self) -> "FaultyApi":
@@ -179,7 +180,7 @@ class FaultyApi:
         await self.stop()
 
     async def start(self) -> None:
-        """Listen, on the port of the last time if there was one."""
+        """Listen, on the same port each time."""
         app = web.Application(client_max_size=1 << 30)
         app[_API] = self
         app.router.add_route("*", "/{tail:.*}", self._handle)
@@ -188,7 +189,6 @@ class FaultyApi:
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self._port, reuse_address=True, ssl_context=self.tls)
         await site.start()
-        self._port = self._runner.addresses[0][1]
 
     async def stop(self) -> None:
         """Cut all connections and listen no more; objects and history stay."""

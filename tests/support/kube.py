@@ -11,7 +11,6 @@ import base64
 import os
 import re
 import secrets
-import socket
 import urllib.request
 from pathlib import Path
 from typing import Protocol
@@ -21,6 +20,7 @@ import yaml
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
+from local.ports import free_port
 from tests.support.api import Api
 from tests.support.kubectl import binary
 from tests.support.process import Process, ProcessError, python_module
@@ -71,7 +71,8 @@ class LocalKube:
     def __init__(self, directory: Path) -> None:
         self.kubeconfig = directory / "kubeconfig"
         self._data = directory / "data"
-        self._process = self._start(0)
+        # Not 0: it has to get the same one when it starts again.
+        self._process = self._start(free_port())
         try:
             self.url = self._address()
         except BaseException:
@@ -123,10 +124,10 @@ class EnvtestKube:
         self._certificates.mkdir(parents=True)
         self._token = secrets.token_hex(16)
         self.kubeconfig = directory / "kubeconfig"
-        self._port = _free_port()
+        self._port = free_port()
         self.url = f"https://127.0.0.1:{self._port}"
         self._write_credentials()
-        self._etcd_url = f"http://127.0.0.1:{_free_port()}"
+        self._etcd_url = f"http://127.0.0.1:{free_port()}"
         self._etcd = self._start_etcd()
         try:
             self._server = self._start_server()
@@ -150,7 +151,7 @@ class EnvtestKube:
                 f"--data-dir={self._directory / 'etcd'}",
                 f"--listen-client-urls={self._etcd_url}",
                 f"--advertise-client-urls={self._etcd_url}",
-                f"--listen-peer-urls=http://127.0.0.1:{_free_port()}",
+                f"--listen-peer-urls=http://127.0.0.1:{free_port()}",
                 # Nothing here has to outlive a power cut, and fsync is most of what a small test waits for.
                 "--unsafe-no-fsync=true",
             ]
@@ -302,10 +303,3 @@ def _answers(url: str) -> bool:
             return bool(response.status == 200)
     except (URLError, OSError):
         return False
-
-
-def _free_port() -> int:
-    """A port that nobody listens on now; the servers of envtest cannot choose and tell one themselves."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -6,12 +6,13 @@ import os
 import shutil
 import socket
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from local.ports import free_port
 from tests.support.process import Process
 from tests.support.waiting import wait_until
 
@@ -87,7 +88,7 @@ def nginx(directory: Path, secret: str) -> Iterator[Nginx]:
     work, root = directory / "work", directory / "root"
     work.mkdir(parents=True)
     root.mkdir()
-    port, other = _free_ports(2)
+    port, other = free_port(), free_port()
     (work / "users").write_text(f"models:{{PLAIN}}{secret}\n")
     config = work / "nginx.conf"
     config.write_text(
@@ -108,14 +109,6 @@ def nginx(directory: Path, secret: str) -> Iterator[Nginx]:
         yield Nginx(f"https://127.0.0.1:{port}", root, secret)
     finally:
         process.close()
-
-
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
 
 
 def _listens(port: int) -> bool:

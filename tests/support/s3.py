@@ -21,6 +21,7 @@ from xml.sax.saxutils import escape
 import boto3
 from botocore.config import Config
 
+from local.ports import free_port
 from modelcache.sources.base import Credential
 from tests.support.process import Process
 
@@ -81,7 +82,7 @@ def moto() -> Iterator[S3]:
 @contextmanager
 def nanio(directory: Path) -> Iterator[S3]:
     """`nanio` in a process of its own; it checks every signature."""
-    port = _free_port()
+    port = free_port()
     s3 = S3(f"http://127.0.0.1:{port}")
     environment = {**os.environ, "NANIO_ACCESS_KEY": s3.key_id, "NANIO_SECRET_KEY": s3.secret}
     program = Path(sys.executable).with_name("nanio")
@@ -93,14 +94,6 @@ def nanio(directory: Path) -> Iterator[S3]:
         yield s3
     finally:
         process.close()
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from controller.registry import Registry, Session
 from controller.settings import Settings
 from local.hub.repository import Repository
 from local.hub.server import HubServer
+from local.ports import free_port
 from modelcache.kube.resources import ObjectKey
 from modelcache.rpc import modelcache_pb2 as pb
 from modelcache.rpc.address import Address
@@ -68,7 +69,8 @@ class World:
         self.hub = hub
         self.clock = ShiftedClock()
         self.namespace = f"test-{secrets.token_hex(4)}"
-        self.address = self.enrolment = ""
+        self.address = f"127.0.0.1:{free_port()}"
+        self.enrolment = f"127.0.0.1:{free_port()}"
         self.nodes: list[str] = []
         self.agents: list[FakeAgent] = []
         self.heard: Counter[str] = Counter()
@@ -82,7 +84,7 @@ class World:
 
     def settings(self, **changes: Any) -> Settings:
         values: dict[str, Any] = {
-            "listen": self.address or "127.0.0.1:0",
+            "listen": self.address,
             "insecure": True,
             "leader_elect": False,
             "kubeconfig": self.kube.kubeconfig,
@@ -91,7 +93,7 @@ class World:
         return Settings(**{**values, **changes})
 
     async def start(self, **changes: Any) -> None:
-        """Start the controller, on the same address when it ran before; returns when it serves."""
+        """Start the controller, on the same address each time; returns when it serves."""
         listening: asyncio.Future[tuple[Address, Address]] = asyncio.get_running_loop().create_future()
         self._stop = asyncio.Event()
         running = run(
@@ -101,8 +103,11 @@ class World:
             clock=self.clock,
         )
         self._running = asyncio.create_task(running)
-        listens = await listening
-        self.address, self.enrolment = map(str, listens)
+        # What ends it before it listens is raised here, instead of being waited for.
+        waited: set[asyncio.Future[Any]] = {self._running, listening}
+        await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+        if self._running.done():
+            self._running.result()
         # With TLS it answers probes elsewhere.
         async with aio.insecure_channel(changes.get("health_listen") or self.address) as channel:
             watch: aio.UnaryStreamMultiCallable[bytes, bytes] = channel.unary_stream(HEALTH_WATCH)

@@ -17,6 +17,7 @@ from grpc import aio
 from agent.channel import open_channel
 from agent.enrolment import EnrolmentError
 from controller.authority import new_authority
+from local.ports import free_port
 from modelcache.rpc import modelcache_pb2 as pb
 from modelcache.rpc.address import parse_address
 from modelcache.rpc.modelcache_pb2_grpc import EnrolmentServiceStub, ModelCacheServiceStub
@@ -24,7 +25,6 @@ from modelcache.tls.credentials import Credentials
 from modelcache.tls.identity import CONTROLLER, Identity
 from tests.integration.controller.conftest import World
 from tests.support.certificates import HOUR, credentials
-from tests.support.cluster import free_port
 from tests.support.enrolling import Cluster
 from tests.support.fake_agent import FakeAgent
 
@@ -37,7 +37,7 @@ async def cluster(world: World) -> AsyncIterator[Cluster]:
     await world.stop()
     made = Cluster(world.api)
     await world.start(
-        insecure=False, listen="127.0.0.1:0", enrolment_listen="127.0.0.1:0", namespace=made.namespace,
+        insecure=False, enrolment_listen=world.enrolment, namespace=made.namespace,
         health_listen=f"127.0.0.1:{free_port()}",
     )  # fmt: skip
     yield made

@@ -21,7 +21,6 @@ CRD = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/dynamomodels.nvid
 
 async def test_only_the_leader_serves_and_the_next_one_takes_over(world: World) -> None:
     await world.stop()
-    world.address = ""
     await world.start(leader_elect=True, namespace="leases")
     agent = await world.agent()
     await agent.until(lambda: bool(agent.states))

@@ -8,6 +8,7 @@ import pytest
 from tests.support.api import Api
 from tests.support.cluster import CacheCluster, HubProcess, Model
 from tests.support.kubectl import Kubectl
+from tests.support.waiting import PATIENCE
 
 CRD = Path(__file__).parents[2] / "manifests" / "crd"
 
@@ -16,7 +17,7 @@ CRD = Path(__file__).parents[2] / "manifests" / "crd"
 def installed(kubectl: Kubectl) -> None:
     """The CRD, served."""
     kubectl("apply", "--server-side", "-k", CRD)
-    kubectl("wait", "--for=condition=Established", "crd/dynamomodels.nvidia.com", "--timeout=30s")
+    kubectl("wait", "--for=condition=Established", "crd/dynamomodels.nvidia.com", f"--timeout={PATIENCE:g}s")
 
 
 @pytest.fixture

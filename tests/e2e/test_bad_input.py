@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.api import Api
 from tests.support.cluster import CacheCluster, HubProcess, Model, write_repository
+from tests.support.waiting import PATIENCE
 
 pytestmark = [pytest.mark.e2e, pytest.mark.conformance]
 
@@ -79,7 +80,7 @@ def test_an_origin_that_is_away_is_named_and_asked_again(
     resolved = waiting.wait_condition("Resolved", "False")
     assert f"127.0.0.1:{hub.port}" in resolved["message"]
     hub.restart()
-    waiting.wait_ready(timeout=90)
+    waiting.wait_ready(timeout=PATIENCE)
 
 
 def test_a_secret_that_comes_later_is_taken_and_never_leaks(
@@ -92,7 +93,7 @@ def test_a_secret_that_comes_later_is_taken_and_never_leaks(
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "huggingface-token"}}
     api.post(f"/api/v1/namespaces/{namespace}/secrets", {**secret, "stringData": {"token": CANARY}}).expect(201)
     private.api.patch(private.path, {"metadata": {"annotations": {"modelcache.nvidia.com/retry": "now"}}}).expect(200)
-    private.wait_ready(timeout=90)
+    private.wait_ready(timeout=PATIENCE)
     seen = [cluster.all_logs()]
     for path in (private.path, f"/api/v1/namespaces/{namespace}/events", f"/api/v1/namespaces/{namespace}/configmaps"):
         seen.append(json.dumps(api.get(path).expect(200)))

@@ -19,7 +19,7 @@ from modelcache.kube.client import KubeClient
 from tests.support.api import Api
 from tests.support.cluster import CacheCluster, HubProcess, Model
 from tests.support.kubectl import Kubectl
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 from tests.support.workers_process import WorkersProcess
 
 pytestmark = [pytest.mark.e2e, pytest.mark.conformance]
@@ -77,7 +77,7 @@ def counts(model: Model) -> tuple[int, int]:
 
 
 def endpoints_ready(inside: Kubectl, name: str = "my-lora") -> None:
-    inside("wait", "--for=condition=EndpointsReady", f"dynamomodel/{name}", "--timeout=55s")
+    inside("wait", "--for=condition=EndpointsReady", f"dynamomodel/{name}", f"--timeout={PATIENCE:g}s")
 
 
 def test_the_user_guide(
@@ -175,7 +175,7 @@ def test_the_user_guide(
     assert {workers.adapters(name)[LORA]["sha256"] for name in ("worker-1", "worker-2")} == {weights["v2"]}
 
     # Deleting: out of the workers, which go on running.
-    inside("delete", "dynamomodel", "my-lora", "--timeout=55s")
+    inside("delete", "dynamomodel", "my-lora", f"--timeout={PATIENCE:g}s")
     assert workers.all_adapters() == {"worker-1": {"code-adapter"}, "worker-2": {"code-adapter"}}
     wait_until(lambda: "LoRAUnloaded" in event_reasons(mine), what="the event LoRAUnloaded")
     assert all(not cluster.paths(node).model(mine.namespace, "my-lora").exists() for node in cluster.nodes)
@@ -195,10 +195,10 @@ async def test_a_restless_fleet_settles(
             try:
                 await fleet.populate(3)
                 await fleet.churn(Random(5), steps=15, pause=0.1)
-                await fleet.until_agreed(timeout=90)
+                await fleet.until_agreed(timeout=PATIENCE)
                 assert sum(fleet.done.values()) == 15
             finally:
                 for adapter in adapters:
                     path = f"/apis/nvidia.com/v1alpha1/namespaces/{namespace}/dynamomodels/{adapter.name}"
                     await asyncio.to_thread(api.delete, path)
-                await fleet.until_empty(timeout=60)
+                await fleet.until_empty(timeout=PATIENCE)

@@ -12,7 +12,7 @@ from tests.support.api import Api
 from tests.support.cluster import CacheCluster, HubProcess, Model, tree_of, write_repository
 from tests.support.kube import KubeServer
 from tests.support.kubectl import Kubectl
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.conformance]
 
@@ -54,7 +54,7 @@ def test_apply_to_ready_with_kubectl(
          "spec": {"modelName": "org/name", "source": {"uri": "hf://org/name"}}}
     """
     inside("apply", "-f", "-", input=manifest)
-    inside("wait", "--for=condition=Ready", "dynamomodel/tiny", "--timeout=60s")
+    inside("wait", "--for=condition=Ready", "dynamomodel/tiny", f"--timeout={PATIENCE:g}s")
     tiny = model("tiny")
     assert_published(cluster, tiny, tree_of(repository))
 
@@ -232,7 +232,7 @@ def test_deletion_removes_label_files_and_object(
     tiny.create("hf://org/name")
     tiny.wait_ready()
     wait_until(lambda: len(made_for_models(api, namespace)) == 2, what="a manifest and a Service")
-    kubectl.in_namespace(namespace)("delete", "dynamomodel", "tiny", "--timeout=60s")
+    kubectl.in_namespace(namespace)("delete", "dynamomodel", "tiny", f"--timeout={PATIENCE:g}s")
     assert tiny.gone()
     for node in cluster.nodes:
         assert cluster.labels(node) == {}

@@ -12,7 +12,7 @@ from tests.support.cluster import CacheCluster, HubProcess, Model, write_reposit
 from tests.support.manifests import find, render
 from tests.support.prometheus import Prometheus
 from tests.support.rbac import allowed
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -43,38 +43,46 @@ def test_prometheus_sees_a_model_arrive(
             "hf://acme/tiny", storage={"nodeLocal": {"nodeSelector": {"kubernetes.io/hostname": cluster.nodes[0]}}}
         )
         tiny.wait_ready()
-        ready = f'modelcache_model_nodes{{model_namespace="{namespace}", model="tiny", state="ready"}} == 1'
-        ((labels, _),) = prometheus.wait_for(ready)
-        assert labels["job"] == "modelcache-controller"
-        prometheus.wait_for("modelcache_leader == 1")
-        prometheus.wait_for("modelcache_time_to_ready_seconds_count == 1")
-        ((_, fetched),) = prometheus.wait_for('modelcache_fetched_bytes_total{via="origin", scheme="hf"}')
-        assert fetched >= SIZE
-        ((_, cached),) = prometheus.wait_for("modelcache_cache_bytes > 0")
-        assert cached == SIZE + 2
-        ((_, missed),) = prometheus.wait_for('modelcache_model_requests_total{result="miss"} == 1')
-        assert missed == 1
-        assert prometheus.query('modelcache_models{phase="ready"}')[0][1] == 1
-        assert prometheus.query("modelcache_controller_connected")[0][1] == 1
-        assert (
-            prometheus.query("sum(modelcache_api_requests_total{resource='dynamomodels/status', code='200'})")[0][1] > 0
-        )
+        # One scrape that does not come in time makes all series of a daemon stale, so each one is waited for.
+        for expression, side in (
+            (
+                f'modelcache_model_nodes{{model_namespace="{namespace}", model="tiny", state="ready"}} == 1',
+                "controller",
+            ),
+            ("modelcache_leader == 1", "controller"),
+            ("modelcache_time_to_ready_seconds_count == 1", "agent"),
+            ('modelcache_models{phase="ready"} == 1', "controller"),
+            (
+                "sum by (job) (modelcache_api_requests_total{resource='dynamomodels/status', code='200'}) > 0",
+                "controller",
+            ),
+            (f'modelcache_fetched_bytes_total{{via="origin", scheme="hf"}} >= {SIZE}', "agent"),
+            (f"modelcache_cache_bytes == {SIZE + 2}", "agent"),
+            ('modelcache_model_requests_total{result="miss"} == 1', "agent"),
+            ("modelcache_controller_connected == 1", "agent"),
+        ):
+            ((labels, _),) = prometheus.wait_for(expression)
+            assert labels["job"] == f"modelcache-{side}", expression
         # What the daemons really ask of the API server is what their roles allow.
         for side in ("agent", "controller"):
-            asked = prometheus.query(f'modelcache_api_requests_total{{job="modelcache-{side}"}}')
-            requests = {(labels["verb"], labels["resource"]) for labels, _ in asked}
-            assert requests <= allowed(render(), side)
-            assert ("watch", "nodes") in requests
+            of_side = f'modelcache_api_requests_total{{job="modelcache-{side}"}}'
+            prometheus.wait_for(of_side.replace("}", ', verb="watch", resource="nodes"}'))
+            asked = prometheus.wait_for(of_side)
+            assert {(labels["verb"], labels["resource"]) for labels, _ in asked} <= allowed(render(), side)
         # From an Event of the object to the line of the agent that brought it there.
         ready_event = wait_until(lambda: next((event for event in tiny.events() if event["reason"] == "Ready"), None))
         trace = ready_event["metadata"]["annotations"]["modelcache.nvidia.com/trace"]
-        logs = cluster.all_logs().splitlines()
-        assert any(f"trace={trace}" in line and "agent.worker" in line and "download" in line for line in logs)
-        assert any(f"trace={trace}" in line and "controller." in line for line in logs)
+
+        def logged(*words: str) -> bool:
+            lines = cluster.all_logs().splitlines()
+            return any(all(word in line for word in (f"trace={trace}", *words)) for line in lines)
+
+        wait_until(lambda: logged("agent.worker", "download"))
+        wait_until(lambda: logged("controller."))
         assert {rule["health"] for rule in prometheus.rules()} <= {"ok", "unknown"}
     finally:
         prometheus.close()
     host, _, port = agent.partition(":")
-    with socket.create_connection((host, int(port)), timeout=10) as probe:
+    with socket.create_connection((host, int(port)), timeout=PATIENCE) as probe:
         probe.sendall(b"GET /readyz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
         assert b" 200 " in probe.recv(4096)

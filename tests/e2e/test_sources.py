@@ -17,6 +17,7 @@ from tests.support.cluster import CacheCluster, HubProcess, Model, tree_of
 from tests.support.nginx import AUTHORITY, Nginx, nginx
 from tests.support.olah import Olah, olah
 from tests.support.s3 import REGION, S3, nanio
+from tests.support.waiting import PATIENCE
 
 pytestmark = [pytest.mark.e2e, pytest.mark.conformance]
 
@@ -148,7 +149,7 @@ def test_each_source_is_ready_on_three_nodes_and_its_credential_nowhere(
         checksum = {"verification": {"checksum": f"sha256:{with_sums['model.safetensors']}"}} if name == "one" else {}
         made[name].create(uri, source=source, **checksum)
     for name, (_, _, files) in wanted.items():
-        status = made[name].wait_ready(timeout=40)
+        status = made[name].wait_ready(timeout=PATIENCE)
         assert sorted(status["readyNodes"]) == cluster.nodes
         assert made[name].condition("Verified")["reason"] == "ChecksumValid"
         for node in cluster.nodes:

@@ -17,6 +17,8 @@ from urllib.parse import urlencode, urlsplit
 
 import yaml
 
+from tests.support.waiting import PATIENCE
+
 Json = dict[str, Any]
 """One JSON object as the API sends it."""
 
@@ -25,9 +27,6 @@ JSON_PATCH = "application/json-patch+json"
 MERGE_PATCH = "application/merge-patch+json"
 STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"
-
-TIMEOUT = 60.0
-"""Seconds for a response, and for the next event of a watch."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ class Watch:
         """The next event `{"type", "object"}`; None when the server ended the stream.
 
         Raises:
-            TimeoutError: no event within `TIMEOUT` seconds.
+            TimeoutError: no event within `PATIENCE` seconds.
         """
         line = self._response.readline()
         if not line.strip():
@@ -187,9 +186,9 @@ class Api:
         headers: Mapping[str, str] | None,
     ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
         connection = (
-            http.client.HTTPSConnection(self._host, self._port, timeout=TIMEOUT, context=self._tls)
+            http.client.HTTPSConnection(self._host, self._port, timeout=PATIENCE, context=self._tls)
             if self._tls
-            else http.client.HTTPConnection(self._host, self._port, timeout=TIMEOUT)
+            else http.client.HTTPConnection(self._host, self._port, timeout=PATIENCE)
         )
         sent = {"Accept": accept, "User-Agent": "conformance/1.0", **(headers or {})}
         if self._token:

@@ -21,7 +21,7 @@ from modelcache.api.labels import is_ours, ready_label, revision_label
 from modelcache.paths import CachePaths
 from tests.support.api import Api
 from tests.support.process import Process, python_module
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
 
 def write_repository(root: Path, name: str, files: Mapping[str, bytes]) -> None:
@@ -83,7 +83,7 @@ class HubProcess:
     def _call(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
         data = json.dumps(body).encode() if body is not None else None
         request = urllib.request.Request(self.url + path, data=data, method=method)
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
             text = answer.read()
         return json.loads(text) if text else {}
 
@@ -290,7 +290,9 @@ class Model:
         """A condition, empty when it is not there."""
         return next((entry for entry in self.status().get("conditions", []) if entry["type"] == kind), {})
 
-    def wait_condition(self, kind: str, status: str, reason: str | None = None, timeout: float = 60) -> dict[str, Any]:
+    def wait_condition(
+        self, kind: str, status: str, reason: str | None = None, timeout: float = PATIENCE
+    ) -> dict[str, Any]:
         """Wait for a condition of the present generation; returns it."""
 
         def reached() -> dict[str, Any] | None:
@@ -307,7 +309,7 @@ class Model:
                 + json.dumps(self.status(), indent=2)
             ) from None
 
-    def wait_ready(self, timeout: float = 60) -> dict[str, Any]:
+    def wait_ready(self, timeout: float = PATIENCE) -> dict[str, Any]:
         """Wait until it is Ready; returns the status."""
         self.wait_condition("Ready", "True", timeout=timeout)
         return self.status()

@@ -11,6 +11,8 @@ import urllib.parse
 from types import TracebackType
 from typing import Any, Self
 
+from tests.support.waiting import PATIENCE
+
 
 class _Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
@@ -21,7 +23,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._refuse()
             return
         host, _, port = self.path.rpartition(":")
-        with socket.create_connection((host, int(port)), timeout=60) as target:
+        with socket.create_connection((host, int(port)), timeout=PATIENCE) as target:
             self.send_response(200)
             self.end_headers()
             _pump(self.connection, target)
@@ -32,7 +34,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._refuse()
             return
         parts = urllib.parse.urlsplit(self.path)
-        connection = http.client.HTTPConnection(parts.netloc, timeout=60)
+        connection = http.client.HTTPConnection(parts.netloc, timeout=PATIENCE)
         headers = {name: value for name, value in self.headers.items() if name.lower() != "proxy-authorization"}
         connection.request("GET", parts.path, headers=headers)
         answer = connection.getresponse()

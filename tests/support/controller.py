@@ -14,6 +14,7 @@ from typing import Self, TypeVar
 import grpc
 from grpc import aio
 
+from local.ports import free_port
 from modelcache.manifest import Manifest
 from modelcache.rpc.modelcache_pb2 import (
     Credential,
@@ -32,11 +33,10 @@ from modelcache.rpc.modelcache_pb2 import (
     TellListingResponse,
 )
 from modelcache.rpc.modelcache_pb2_grpc import ModelCacheServiceServicer, add_ModelCacheServiceServicer_to_server
+from tests.support.waiting import PATIENCE
 
 T = TypeVar("T")
 
-TIMEOUT = 60.0
-"""Seconds for whatever a test waits for."""
 CHUNK_BYTES = 1000
 """Small, so that every manifest comes in several."""
 
@@ -76,7 +76,7 @@ class ScriptedController(ModelCacheServiceServicer):
     """
 
     def __init__(self) -> None:
-        self.port = 0
+        self.port = free_port()
         self.hellos: list[Hello] = []
         self.reports: list[Report] = []
         self.refusal: grpc.StatusCode | None = None
@@ -108,10 +108,10 @@ class ScriptedController(ModelCacheServiceServicer):
         return len(self._outboxes)
 
     async def start(self) -> None:
-        """Listen; on the former port, if there was one."""
+        """Listen, on the same port each time."""
         self._server = aio.server(options=[("grpc.so_reuseport", 0)])
         add_ModelCacheServiceServicer_to_server(self, self._server)
-        self.port = self._server.add_insecure_port(f"127.0.0.1:{self.port}")
+        self._server.add_insecure_port(self.address)
         await self._server.start()
 
     async def stop(self) -> None:
@@ -147,7 +147,7 @@ class ScriptedController(ModelCacheServiceServicer):
         for outbox in self._outboxes.values():
             await outbox.put(response)
 
-    async def until(self, wanted: Callable[[Report], bool], *, after: int = 0, timeout: float = TIMEOUT) -> Report:
+    async def until(self, wanted: Callable[[Report], bool], *, after: int = 0, timeout: float = PATIENCE) -> Report:
         """The first report for which `wanted` is true, from number `after` on (`len(self.reports)`: only future ones)."""
         position = after
 
@@ -192,7 +192,7 @@ class ScriptedController(ModelCacheServiceServicer):
 
     async def until_true(self, condition: Callable[[], bool]) -> None:
         """Return when the condition is true; looked at whenever anything has arrived."""
-        async with asyncio.timeout(TIMEOUT), self._changed:
+        async with asyncio.timeout(PATIENCE), self._changed:
             await self._changed.wait_for(condition)
 
     def end_streams(self) -> None:
@@ -235,8 +235,10 @@ class ScriptedController(ModelCacheServiceServicer):
                 yield getting.result()
         finally:
             del self._outboxes[number], self._endings[number]
-            reading.cancel()
-            until_end.cancel()
+            for task in (reading, until_end):
+                task.cancel()
+            # How reading ended is told by `yield` as well; here it is only taken notice of.
+            await asyncio.gather(reading, until_end, return_exceptions=True)
 
     async def _read(self, requests: AsyncIterator[SyncRequest]) -> None:
         async for request in requests:

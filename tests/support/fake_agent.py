@@ -21,8 +21,8 @@ from modelcache.rpc import modelcache_pb2 as pb
 from modelcache.rpc.address import parse_address
 from modelcache.rpc.modelcache_pb2_grpc import ModelCacheServiceStub
 from modelcache.tls.credentials import Credentials
+from tests.support.waiting import PATIENCE
 
-TIMEOUT = 60.0
 Behaviour = Callable[[pb.ModelReport, Manifest], None]
 """Changes the report about a manifest that the agent would make by itself."""
 
@@ -96,7 +96,7 @@ class FakeAgent:
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Return when `condition` is true after something has arrived."""
-        async with asyncio.timeout(TIMEOUT):
+        async with asyncio.timeout(PATIENCE):
             while not condition():
                 self._changed.clear()
                 await self._changed.wait()
@@ -123,7 +123,7 @@ class FakeAgent:
         """Fetch a manifest. Raises AioRpcError."""
         data = bytearray()
         request = pb.GetManifestRequest(model=pb.ModelKey(namespace=key.namespace, name=key.name), digest=digest)
-        async for response in self._stub.GetManifest(request, timeout=TIMEOUT):
+        async for response in self._stub.GetManifest(request, timeout=PATIENCE):
             assert len(response.chunk) <= 1024 * 1024
             data += response.chunk
         manifest = Manifest.decode(bytes(data))

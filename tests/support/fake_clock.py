@@ -5,6 +5,7 @@ import heapq
 from collections.abc import Callable
 
 from modelcache.kube.clock import Clock
+from tests.support.waiting import PATIENCE
 
 
 class _Timer:
@@ -52,7 +53,7 @@ class FakeClock:
 
     async def until_waiting(self) -> None:
         """Return when something waits for this clock: whoever uses it has done all that can be done at this moment."""
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             while not self.pending:
                 self._set.clear()
                 await self._set.wait()

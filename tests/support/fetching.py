@@ -13,6 +13,7 @@ from modelcache.manifest import GitOid, Manifest, ManifestFile, Sha256
 from modelcache.sources.base import Location
 from tests.support.instant_clock import InstantClock
 from tests.support.origin import Origin
+from tests.support.waiting import PATIENCE
 
 PIECE = 64 * 1024
 REVISION = "c" * 40
@@ -106,7 +107,7 @@ class Fetching:
     def until(self, condition: Callable[[Progress], bool]) -> Progress:
         """Blocks until the progress is as wanted; the first one that was."""
         with self._changed:
-            assert self._changed.wait_for(lambda: any(map(condition, self.told)), 60), "no such progress"
+            assert self._changed.wait_for(lambda: any(map(condition, self.told)), PATIENCE), "no such progress"
             return next(filter(condition, self.told))
 
     def in_thread(self, manifest: Manifest, **options: Any) -> "Background":
@@ -137,5 +138,5 @@ class Background:
             self.error = error
 
     def join(self) -> None:
-        self._thread.join(60)
+        self._thread.join(PATIENCE)
         assert not self._thread.is_alive(), "the fetch did not end"

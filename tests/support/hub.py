@@ -13,9 +13,7 @@ from urllib.parse import urlsplit
 from local.hub.hub import Hub
 from local.hub.repository import Repository
 from local.hub.server import HubServer
-
-TIMEOUT = 60.0
-"""Seconds for one answer."""
+from tests.support.waiting import PATIENCE
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 
@@ -37,7 +35,7 @@ class Answer:
 def ask(url: str, method: str = "GET", headers: Mapping[str, str] | None = None, body: Any = None) -> Answer:
     """One request on a connection of its own, following nothing."""
     parts = urlsplit(url)
-    connection = http.client.HTTPConnection(parts.netloc, timeout=TIMEOUT)
+    connection = http.client.HTTPConnection(parts.netloc, timeout=PATIENCE)
     try:
         target = parts.path + (f"?{parts.query}" if parts.query else "")
         connection.request(method, target, headers=dict(headers or {}), body=None if body is None else json.dumps(body))

@@ -24,7 +24,7 @@ from local.ports import free_port
 from tests.support.api import Api
 from tests.support.kubectl import binary
 from tests.support.process import Process, ProcessError, python_module
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
 ASSETS_VARIABLE = "KUBEBUILDER_ASSETS"
 CLUSTER_VARIABLE = "MODELCACHE_E2E"
@@ -186,7 +186,7 @@ class EnvtestKube:
             ]
         )
         try:
-            wait_until(lambda: _running(server) and self._ready(), timeout=90, what="kube-apiserver is ready")
+            wait_until(lambda: _running(server) and self._ready(), timeout=PATIENCE, what="kube-apiserver is ready")
         except BaseException as error:
             server.close()
             if isinstance(error, TimeoutError):

@@ -11,9 +11,7 @@ from pathlib import Path
 
 from tests.support.api import Json
 from tests.support.process import Process
-
-TIMEOUT = 60.0
-"""Seconds for one command; far more than any needs."""
+from tests.support.waiting import PATIENCE
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,7 @@ class Kubectl:
             input=text if text is not None else "",
             capture_output=True,
             text=True,
-            timeout=TIMEOUT,
+            timeout=PATIENCE,
             check=False,
             env=self._env(env),
         )

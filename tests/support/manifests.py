@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from tests.support.kubectl import binary
+from tests.support.waiting import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 MANIFESTS = ROOT / "manifests"
@@ -19,7 +20,11 @@ Object = dict[str, Any]
 @cache
 def _rendered(directory: str) -> str:
     done = subprocess.run(
-        [binary(), "kustomize", str(MANIFESTS / directory)], capture_output=True, text=True, timeout=60, check=False
+        [binary(), "kustomize", str(MANIFESTS / directory)],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == "", f"kustomize warns about {directory or '.'}: {done.stderr}"

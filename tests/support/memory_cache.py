@@ -28,9 +28,7 @@ from agent.store import (
 from agent.transfer import Cancelled, Progress
 from modelcache.manifest import Manifest, ManifestFile
 from modelcache.sources.base import Credential
-
-TIMEOUT = 60.0
-"""Seconds until a download that nobody lets go on gives up."""
+from tests.support.waiting import PATIENCE
 
 
 def content_digest(source: str, path: str) -> str:
@@ -145,7 +143,7 @@ class MemoryCache:
 
     def remove_model(self, namespace: str, name: str) -> None:
         if "remove_model" in self.gates:
-            self.gates["remove_model"].wait(TIMEOUT)
+            self.gates["remove_model"].wait(PATIENCE)
         with self._lock:
             self._enter("remove_model", namespace, name)
             self.rows = {key: row for key, row in self.rows.items() if key[:2] != (namespace, name)}
@@ -203,7 +201,7 @@ class MemoryFetch:
 
     def run(self) -> Mapping[str, str]:
         try:
-            if not self._go.wait(TIMEOUT):
+            if not self._go.wait(PATIENCE):
                 raise TimeoutError("the test has forgotten a download")
             if self.cancelled.is_set():
                 raise Cancelled("the download was cancelled")

@@ -18,15 +18,22 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
+from tests.support.waiting import PATIENCE
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 """Top of the checkout: the working directory of every process started here, so that `python -m <package>` finds it."""
-
-DEFAULT_TIMEOUT = 60.0
-"""Seconds for one line or one exit."""
 
 
 class ProcessError(Exception):
     """A process ended, or stayed silent, where the test needed a line; the message carries its output."""
+
+
+def alive(pid: int) -> bool:
+    """Whether the process exists and is not a zombie that nobody has waited for."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):  # before it is opened, and between that and the read
+        return False
 
 
 class Lines:
@@ -59,9 +66,7 @@ class Lines:
         with self._changed:
             return list(self._lines)
 
-    def wait_for(
-        self, wanted: Callable[[str], bool], *, after: int = 0, timeout: float = DEFAULT_TIMEOUT
-    ) -> tuple[int, str]:
+    def wait_for(self, wanted: Callable[[str], bool], *, after: int = 0, timeout: float = PATIENCE) -> tuple[int, str]:
         """The first line from index `after` on for which `wanted` is true, with its index.
 
         Raises:
@@ -111,13 +116,11 @@ class Process:
         """Exit code, negative for a signal; None while the process runs."""
         return self._popen.poll()
 
-    def first_line(self, timeout: float = DEFAULT_TIMEOUT) -> str:
+    def first_line(self, timeout: float = PATIENCE) -> str:
         """The first line on stdout: how a server says that it is ready and where."""
         return self.wait_for_line(lambda _: True, timeout=timeout)
 
-    def wait_for_line(
-        self, wanted: str | Callable[[str], bool], *, after: int = 0, timeout: float = DEFAULT_TIMEOUT
-    ) -> str:
+    def wait_for_line(self, wanted: str | Callable[[str], bool], *, after: int = 0, timeout: float = PATIENCE) -> str:
         """The first line on stdout, from index `after` on, that contains (or satisfies) `wanted`.
 
         Raises:
@@ -129,7 +132,7 @@ class Process:
         except ProcessError as error:
             raise ProcessError(f"{error}\n{self.logs()}") from None
 
-    def wait(self, timeout: float = DEFAULT_TIMEOUT) -> int:
+    def wait(self, timeout: float = PATIENCE) -> int:
         """Wait for the end by itself and return the exit code.
 
         Raises:
@@ -145,7 +148,7 @@ class Process:
         self._popen.kill()
         self._popen.wait()
 
-    def terminate(self, timeout: float = DEFAULT_TIMEOUT) -> int:
+    def terminate(self, timeout: float = PATIENCE) -> int:
         """SIGTERM, then wait; returns the exit code."""
         self._popen.terminate()
         return self.wait(timeout)

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from tests.support.process import Process
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
 REQUIRED = "MODELCACHE_REQUIRE_TOOLS"
 """Set by .ci/run, which installs them: there a missing tool is a failure, elsewhere the tests that need it are skipped."""
@@ -32,7 +32,13 @@ def tool(name: str) -> str:
 def promtool(*arguments: str, input: str | None = None, cwd: Path | None = None) -> str:
     """Output of a successful promtool; what it complains about is an assertion."""
     done = subprocess.run(
-        [tool("promtool"), *arguments], input=input, capture_output=True, text=True, timeout=60, check=False, cwd=cwd
+        [tool("promtool"), *arguments],
+        input=input,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+        cwd=cwd,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
@@ -89,6 +95,6 @@ class Prometheus:
 
     def _get(self, path: str, **query: str) -> dict[str, Any]:
         url = f"{self.url}{path}?{urllib.parse.urlencode(query)}"
-        with urllib.request.urlopen(url, timeout=30) as answer:
+        with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
             data: dict[str, Any] = json.loads(answer.read())["data"]
         return data

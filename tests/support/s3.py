@@ -24,6 +24,7 @@ from botocore.config import Config
 from local.ports import free_port
 from modelcache.sources.base import Credential
 from tests.support.process import Process
+from tests.support.waiting import PATIENCE
 
 REGION = "us-east-1"
 
@@ -62,7 +63,7 @@ class S3:
         """Run the real s5cmd."""
         environment = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), **self.secret_values}
         command = [Path(sys.executable).with_name("s5cmd"), "--endpoint-url", self.url, "--log", "error", *arguments]
-        subprocess.run(command, env=environment, check=True, capture_output=True, text=True, timeout=60)
+        subprocess.run(command, env=environment, check=True, capture_output=True, text=True, timeout=PATIENCE)
 
 
 @contextmanager

@@ -33,6 +33,7 @@ from modelcache.tls.wallet import Wallet
 from tests.support.certificates import credentials, wallet
 from tests.support.fetching import PIECE, listed, manifest_of
 from tests.support.origin import Origin
+from tests.support.waiting import PATIENCE
 
 MODEL = ObjectKey("default", "model")
 QUICK = replace(DEFAULT_TUNING, hold=1.0, retry=0.05, cooling_base=0.2, grace=60.0)
@@ -123,7 +124,7 @@ class Member:
         except BaseException as error:
             self.error = error
 
-    def finish(self, manifest: Manifest, timeout: float = 60) -> None:
+    def finish(self, manifest: Manifest, timeout: float = PATIENCE) -> None:
         """Wait for the download and check every byte of it."""
         assert self._thread is not None
         self._thread.join(timeout)
@@ -149,7 +150,7 @@ class Member:
     def close(self) -> None:
         self.cancel.cancel()
         if self._thread is not None:
-            self._thread.join(60)
+            self._thread.join(PATIENCE)
         self.exchange.close()
         self.downloader.close()
         self.store.close()

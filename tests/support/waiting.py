@@ -12,14 +12,16 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-DEFAULT_TIMEOUT = 60.0
-"""Seconds. Far above anything seen, because two busy cores are shared by servers, agents and the test itself."""
+PATIENCE = 180.0
+"""Seconds, for every wait of a test. It ends a wait that would never end, and nothing else: two busy cores are shared by
+servers, agents and the test itself, on machines that may do something else as well. Below the `timeout` of a whole test in
+pyproject.toml, so that what was waited for is told."""
 
 POLL_INTERVAL = 0.05
 """Seconds between two looks: short against the work waited for, long enough not to compete with it for the processor."""
 
 
-def wait_until(condition: Callable[[], T | None], *, timeout: float = DEFAULT_TIMEOUT, what: str = "") -> T:
+def wait_until(condition: Callable[[], T | None], *, timeout: float = PATIENCE, what: str = "") -> T:
     """Call `condition` until it returns something truthy, and return that.
 
     Raises:
@@ -36,7 +38,7 @@ def wait_until(condition: Callable[[], T | None], *, timeout: float = DEFAULT_TI
 
 
 async def wait_until_async(
-    condition: Callable[[], Awaitable[T | None]], *, timeout: float = DEFAULT_TIMEOUT, what: str = ""
+    condition: Callable[[], Awaitable[T | None]], *, timeout: float = PATIENCE, what: str = ""
 ) -> T:
     """`wait_until` for a condition that has to be awaited; the event loop goes on meanwhile."""
     deadline = time.monotonic() + timeout

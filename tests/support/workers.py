@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.process import python_module
+from tests.support.waiting import PATIENCE
 
 BASE_MODEL = "Qwen/Qwen3-0.6B"
 TARGETS = ("v_proj", "q_proj")
@@ -92,5 +93,5 @@ class WorkersProcess:
     def _call(self, method: str, path: str, body: Any = None) -> Any:
         data = json.dumps(body).encode() if body is not None else None
         request = urllib.request.Request(self.control + path, data=data, method=method)
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
             return json.load(answer)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.process import python_module
+from tests.support.waiting import PATIENCE
 
 
 class WorkersProcess:
@@ -58,5 +59,5 @@ class WorkersProcess:
     def _call(self, method: str, path: str, body: Any = None) -> Any:
         data = json.dumps(body).encode() if body is not None else None
         request = urllib.request.Request(self._url + path, data=data, method=method)
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
             return json.load(answer)

@@ -19,7 +19,7 @@ from modelcache.kube.client import KubeClient
 from modelcache.kube.clock import LoopClock
 from modelcache.kube.resources import ObjectKey
 from tests.support.faulty_api import FaultyApi, any_request, drop, hang, status
-from tests.support.waiting import wait_until_async
+from tests.support.waiting import PATIENCE, wait_until_async
 
 PATH = "/api/v1/nodes/node-1"
 KEY, OTHER = ObjectKey("team-a", "llama"), ObjectKey("team-b", "qwen")
@@ -55,7 +55,7 @@ class Labels:
         self.changed.set()
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             while not condition():
                 self.changed.clear()
                 await self.changed.wait()

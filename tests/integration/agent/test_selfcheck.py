@@ -25,7 +25,7 @@ from tests.support.controller import ScriptedController, wish
 from tests.support.fake_clock import FakeClock
 from tests.support.fetching import content
 from tests.support.memory import memory_directory
-from tests.support.waiting import wait_until, wait_until_async
+from tests.support.waiting import PATIENCE, wait_until, wait_until_async
 
 PIECE = 16 * 1024 * 1024
 WEIGHTS = bytes(range(250)) * 10
@@ -89,7 +89,7 @@ class Watched:
         self.read += count
 
     async def until_doubt(self) -> Doubts:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             await self.found.wait()
         self.found.clear()
         return self.doubts[-1]
@@ -119,7 +119,7 @@ def root(tmp_path: Path) -> Iterator[Path]:
 async def watched(root: Path, clock: Clock | None = None, interval: float = 0.0) -> AsyncIterator[Watched]:
     found = Watched(root, clock or LoopClock(), interval)
     try:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             await found.check.watching.wait()
         yield found
     finally:

@@ -16,10 +16,10 @@ from agent.channel import open_channel
 from agent.controllers import finder
 from agent.desired import Desired
 from agent.failures import ManifestUnavailable
-from agent.sync import MANIFESTS_AT_ONCE, RECONNECT_BASE, RECONNECT_CAP, Sync
+from agent.sync import LOOK_SECONDS, MANIFESTS_AT_ONCE, RECONNECT_BASE, RECONNECT_CAP, Sync
 from controller.server import MAX_CALLS
 from modelcache.kube.backoff import Backoff
-from modelcache.kube.clock import LoopClock
+from modelcache.kube.clock import Clock, LoopClock
 from modelcache.kube.resources import ObjectKey
 from modelcache.manifest import Manifest, ManifestFile, Sha256
 from modelcache.rpc.address import parse_address
@@ -35,6 +35,8 @@ from modelcache.rpc.modelcache_pb2 import (
     SyncResponse,
 )
 from tests.support.controller import ScriptedController, wish
+from tests.support.fake_clock import FakeClock
+from tests.support.waiting import PATIENCE, wait_until_async
 
 examples = settings(deadline=None, derandomize=True, max_examples=30)
 
@@ -65,7 +67,7 @@ class Upper(Random):
 class Agent:
     """What `Sync` talks for: a report that the test changes, and the desired states that were taken over."""
 
-    def __init__(self, address: str, *, clock: LoopClock | None = None, rng: Random | None = None) -> None:
+    def __init__(self, address: str, *, clock: Clock | None = None, rng: Random | None = None) -> None:
         self.zone = "zone-a"
         self.models: list[ModelReport] = []
         self.taken: list[Desired] = []
@@ -125,17 +127,29 @@ async def test_hello_comes_first_and_reports_name_the_nonce_that_was_taken_over(
 async def test_a_change_of_phase_is_reported_at_once_and_silence_by_the_heartbeat(
     controller: ScriptedController,
 ) -> None:
-    async with connected(Agent(controller.address)) as agent:
+    clock = FakeClock()
+
+    async def next_look() -> None:
+        """Let only the little time pass that lies between two looks at what there is to report."""
+        await clock.until_waiting()
+        clock.advance(LOOK_SECONDS)
+
+    async with connected(Agent(controller.address, clock=clock)) as agent:
         await controller.until(lambda report: True)
-        # No desired state has shortened the heartbeat of ten seconds, which is longer than this test may take.
-        async with asyncio.timeout(9):
-            agent.say(PHASE_DOWNLOADING)
-            await controller.until(lambda report: any(m.phase == PHASE_DOWNLOADING for m in report.models))
-            agent.say(PHASE_READY)
-            await controller.until(lambda report: any(m.phase == PHASE_READY for m in report.models))
-        await controller.want(heartbeat=1)
+        for phase in (PHASE_DOWNLOADING, PHASE_READY):
+            agent.say(phase)
+            await next_look()
+            await controller.until(lambda report, phase=phase: any(m.phase == phase for m in report.models))  # type: ignore[misc]
+        await controller.want(heartbeat=20)
+        await wait_until_async(lambda: asyncio.sleep(0, bool(agent.taken)), what="the desired state is taken over")
+        await next_look()
+        await controller.until(lambda report: report.nonce == "n1")
         count = len(controller.reports)
-        await controller.until(lambda report: report.nonce == "n1", after=count + 1)
+        await next_look()
+        await clock.until_waiting()
+        assert len(controller.reports) == count, "nothing to say"
+        clock.advance(20)
+        await controller.until(lambda report: report.nonce == "n1", after=count)
 
 
 async def test_progress_is_seen_without_being_told(controller: ScriptedController) -> None:
@@ -260,7 +274,7 @@ async def test_the_wait_between_tries_grows_and_is_bounded() -> None:
 
     async with ScriptedController() as gone:
         address = gone.address
-    async with connected(Agent(address, clock=Watched(), rng=Upper())), asyncio.timeout(60):
+    async with connected(Agent(address, clock=Watched(), rng=Upper())), asyncio.timeout(PATIENCE):
         await enough.wait()
     assert waits[:4] == [RECONNECT_BASE * 2**n for n in range(4)]
     assert max(waits) == RECONNECT_CAP

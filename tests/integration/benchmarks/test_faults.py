@@ -13,6 +13,7 @@ import pytest
 from agent.store import Store
 from benchmarks import crash, restart
 from tests.support.memory import memory_directory
+from tests.support.waiting import PATIENCE
 
 
 def test_a_few_kills_leave_nothing_behind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -73,5 +74,5 @@ def test_files_that_are_opened_are_counted(tmp_path: Path) -> None:
         file = next(path for path in paths.models.rglob("file-*"))
         with restart.Opened(paths) as opened:
             file.read_bytes()
-            assert opened.changed.wait(60)
+            assert opened.changed.wait(PATIENCE)
         assert opened.bytes() == 1000

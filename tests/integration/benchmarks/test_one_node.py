@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.process import REPOSITORY
+from tests.support.waiting import PATIENCE
 
 KIB = 1024
 
@@ -16,7 +17,7 @@ def run(name: str, directory: Path, **options: int) -> dict[str, Any]:
     """The last line that a benchmark prints."""
     given = [f"--{option.replace('_', '-')}={value}" for option, value in options.items()]
     command = [sys.executable, "-m", f"benchmarks.{name}", f"--directory={directory}", *given]
-    ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=110)
+    ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=PATIENCE)
     assert ended.returncode == 0, ended.stderr + ended.stdout
     assert list(directory.iterdir()) == [], "the benchmark has left something behind"
     line: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])

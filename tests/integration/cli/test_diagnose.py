@@ -13,6 +13,7 @@ import pytest
 from tests.support.api import Api
 from tests.support.kubectl import Kubectl
 from tests.support.manifests import MANIFESTS
+from tests.support.waiting import PATIENCE
 
 CANARY = "cAnArY0123456789xyz"
 
@@ -21,7 +22,7 @@ CANARY = "cAnArY0123456789xyz"
 def cluster(api: Api, kubectl: Kubectl, namespace: str) -> Iterator[None]:
     """Objects with a canary wherever somebody may have put a secret."""
     kubectl("apply", "--server-side", "-k", MANIFESTS / "crd")
-    kubectl("wait", "--for=condition=Established", "crd/dynamomodels.nvidia.com", "--timeout=30s")
+    kubectl("wait", "--for=condition=Established", "crd/dynamomodels.nvidia.com", f"--timeout={PATIENCE:g}s")
     core, apps = f"/api/v1/namespaces/{namespace}", f"/apis/apps/v1/namespaces/{namespace}"
     env = [{"name": "HF_TOKEN", "value": f"hf_{CANARY}"}, {"name": "MODELCACHE_ROOT", "value": "/mnt/nvme"}]
     container = {"name": "agent", "image": "agent", "env": env, "args": [f"--token={CANARY}"]}
@@ -94,7 +95,7 @@ def run(kubeconfig: Path, namespace: str, output: Path) -> tuple[dict[str, bytes
         ],
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -31,7 +31,7 @@ from tests.support.fake_agent import FakeAgent
 from tests.support.hub import hubs
 from tests.support.kube import KubeServer, start_kube
 from tests.support.shifted_clock import ShiftedClock
-from tests.support.waiting import wait_until_async
+from tests.support.waiting import PATIENCE, wait_until_async
 
 HEALTH_WATCH, SERVING = "/grpc.health.v1.Health/Watch", b"\x08\x01"
 _NAME = b"modelcache.v1.ModelCacheService"
@@ -152,7 +152,7 @@ class World:
         """Let an agent report, and wait until the controller has read it."""
         before = self.heard[agent.node]
         await agent.report()
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             while self.heard[agent.node] == before:
                 self._hearing.clear()
                 await self._hearing.wait()

@@ -27,6 +27,7 @@ from tests.integration.controller.conftest import World
 from tests.support.certificates import HOUR, credentials
 from tests.support.enrolling import Cluster
 from tests.support.fake_agent import FakeAgent
+from tests.support.waiting import PATIENCE
 
 SYNC = "/modelcache.v1.ModelCacheService/Sync"
 
@@ -81,7 +82,7 @@ async def test_manifests_go_to_nodes_that_should_hold_them_on_any_connection(wor
 
     async def fetch(credentials: Credentials) -> bytes:
         async with open_channel(parse_address(world.address), credentials.channel_credentials()) as channel:
-            answer = ModelCacheServiceStub(channel).GetManifest(request, timeout=30)
+            answer = ModelCacheServiceStub(channel).GetManifest(request, timeout=PATIENCE)
             return b"".join([response.chunk async for response in answer])
 
     assert await fetch(held) == agent.manifests[wanted.manifest_digest].encode()
@@ -127,7 +128,7 @@ async def test_without_a_good_certificate_there_is_no_stream(world: World, clust
     async with open_channel(parse_address(world.address), grpc.ssl_channel_credentials(good.authorities)) as channel:
         stub = EnrolmentServiceStub(channel)
         with pytest.raises(aio.AioRpcError):
-            await stub.IssueCertificate(pb.IssueCertificateRequest(), timeout=30)
+            await stub.IssueCertificate(pb.IssueCertificateRequest(), timeout=PATIENCE)
     # The same with TLS but at the other port: the stream is not to be had there at all.
     outside = FakeAgent(world.enrolment, node, credentials=good)
     world.agents.append(outside)
@@ -185,7 +186,7 @@ async def test_nonsense_and_floods_are_survived(
     for address in (world.address, world.enrolment):
         host, port = parse_address(address)
         for number in range(100):
-            connection = socket.create_connection((host, port), timeout=30)
+            connection = socket.create_connection((host, port), timeout=PATIENCE)
             flood.append(connection)
             if number % 2:
                 connection.sendall(os.urandom(2000))  # no TLS
@@ -198,12 +199,12 @@ async def test_nonsense_and_floods_are_survived(
         ]:
             for _ in range(20):
                 with pytest.raises(aio.AioRpcError) as caught:
-                    await stub.IssueCertificate(request, timeout=30)
+                    await stub.IssueCertificate(request, timeout=PATIENCE)
                 assert caught.value.code().name == code
     async with open_channel(parse_address(world.address), held.channel_credentials()) as channel:
         for garbage in (b"\xff" * 1000, b"\x0a" * 70_000_000):
             method: aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(SYNC)
-            call = method(iter([garbage]), timeout=30)
+            call = method(iter([garbage]), timeout=PATIENCE)
             with pytest.raises(aio.AioRpcError):
                 await call.read()
     assert (await connect(world, node, held)).ending is None

@@ -13,6 +13,7 @@ from modelcache.kube.informer import Informer
 from modelcache.kube.resources import ObjectKey
 from tests.support.api import Api
 from tests.support.kube import KubeServer
+from tests.support.waiting import PATIENCE
 
 
 def a_pod(name: str, node: str) -> dict[str, Any]:
@@ -29,7 +30,7 @@ async def until(pods: Informer[Pod], holds: Callable[[], bool]) -> None:
     """Wait until something is true after a change that the informer has seen."""
     changed = asyncio.Event()
     pods.on_key(lambda key: changed.set())
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         while not holds():
             changed.clear()
             await changed.wait()

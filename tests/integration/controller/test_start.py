@@ -15,6 +15,7 @@ from modelcache.rpc.address import Address
 from tests.integration.controller.conftest import World
 from tests.support.cluster import Model
 from tests.support.fake_agent import FakeAgent
+from tests.support.waiting import PATIENCE
 
 CRD = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/dynamomodels.nvidia.com"
 
@@ -48,7 +49,7 @@ async def test_only_the_leader_serves_and_the_next_one_takes_over(world: World) 
                 if waiting.states:
                     return
 
-        await asyncio.wait_for(served(), 60)
+        await asyncio.wait_for(served(), PATIENCE)
     finally:
         stop.set()
         await second

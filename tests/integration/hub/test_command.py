@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.hub import MINILM, ask
 from tests.support.process import Process, python_module
+from tests.support.waiting import PATIENCE
 
 Command = Callable[..., tuple[Process, str]]
 Hf = Callable[..., Process]
@@ -73,7 +74,7 @@ def test_ends_at_a_signal_though_clients_are_connected(
     (tmp_path / "org/name/a.txt").write_bytes(b"0123456789")
     process, url = command(tmp_path)
     ask(f"{url}/_faults", "POST", body={"kind": "stall", "after": 5})
-    stalled = http.client.HTTPConnection(url.removeprefix("http://"), timeout=60)
+    stalled = http.client.HTTPConnection(url.removeprefix("http://"), timeout=PATIENCE)
     stalled.request("GET", "/org/name/resolve/main/a.txt")
     assert stalled.getresponse().read(5) == b"01234"
     os.kill(process.pid, number)

@@ -19,7 +19,7 @@ from local.hub.repository import Repository
 from local.hub.server import HubServer
 from local.hub.signing import Signer
 from tests.support.hub import Serve, ask
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
 CONTENT = bytes(range(256)) * 1024
 TEXT = b'{"a": 1}\n' * 100
@@ -102,7 +102,7 @@ def test_ranges_of_small_files_and_outside(server: HubServer) -> None:
 
 def test_a_connection_serves_many_requests(server: HubServer) -> None:
     parts = urlsplit(signed(server))
-    connection = http.client.HTTPConnection(parts.netloc, timeout=60)
+    connection = http.client.HTTPConnection(parts.netloc, timeout=PATIENCE)
     for start in range(0, len(CONTENT), 65536):
         connection.request("GET", f"{parts.path}?{parts.query}", headers={"Range": f"bytes={start}-{start + 65535}"})
         assert connection.getresponse().read() == CONTENT[start : start + 65536]
@@ -150,7 +150,7 @@ def test_a_truncated_body_looks_complete(server: HubServer) -> None:
 @contextmanager
 def opened(url: str) -> Iterator[http.client.HTTPResponse]:
     parts = urlsplit(url)
-    connection = http.client.HTTPConnection(parts.netloc, timeout=60)
+    connection = http.client.HTTPConnection(parts.netloc, timeout=PATIENCE)
     connection.request("GET", f"{parts.path}?{parts.query}")
     try:
         yield connection.getresponse()
@@ -223,7 +223,7 @@ def test_closing_leaves_no_thread_and_breaks_stalled_clients(serve: Serve) -> No
     before = set(threading.enumerate())
     server = serve(Repository("o/n", {"a.txt": b"0123456789"}))
     server.hub.faults.add(Stall(after=5))
-    idle = http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=60)
+    idle = http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=PATIENCE)
     idle.request("GET", "/api/models/o/n")
     assert idle.getresponse().read()
     with opened(f"{server.url}/o/n/resolve/main/a.txt") as response:
@@ -237,7 +237,7 @@ def test_clients_that_vanish_are_no_error(serve: Serve, caplog: pytest.LogCaptur
     server = serve(Repository("o/n", {"model.safetensors": CONTENT * 64}))
     parts = urlsplit(signed(server))
     for request in (b"", b"GET", f"GET {parts.path}?{parts.query} HTTP/1.1\r\nHost: x\r\n\r\n".encode()):
-        with socket.create_connection((parts.hostname or "", parts.port or 0), timeout=60) as connection:
+        with socket.create_connection((parts.hostname or "", parts.port or 0), timeout=PATIENCE) as connection:
             connection.sendall(request)
             if request.endswith(b"\r\n\r\n"):
                 assert connection.recv(100)

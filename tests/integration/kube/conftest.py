@@ -16,6 +16,7 @@ from modelcache.kube.informer import Informer
 from modelcache.kube.resources import CONFIG_MAPS, ObjectKey
 from tests.support.fake_clock import FakeClock
 from tests.support.faulty_api import FaultyApi
+from tests.support.waiting import PATIENCE
 
 
 class Metadata(msgspec.Struct, rename="camel"):
@@ -62,7 +63,7 @@ class Recorder:
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Return when `condition` is true; it is looked at after each reported change."""
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             while not condition():
                 self._reported.clear()
                 await self._reported.wait()
@@ -112,7 +113,7 @@ def synced() -> Synced:
     """Wait, with a limit, until the informer has its first complete list."""
 
     async def wait(recorder: Recorder) -> None:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             await recorder.informer.wait_synced()
 
     return wait

@@ -21,6 +21,7 @@ from tests.support.faulty_api import (
     status,
     watch_script,
 )
+from tests.support.waiting import PATIENCE
 
 MAPS = "/api/v1/namespaces/team-a/configmaps"
 
@@ -145,7 +146,7 @@ async def test_429_waits_as_long_as_the_server_says(faulty: FaultyApi, follow: A
             asked.set()
 
     faulty.inject(is_list, status(429, "TooManyRequests", headers={"Retry-After": "17"}))
-    async with follow(clock=Clock()), asyncio.timeout(60):
+    async with follow(clock=Clock()), asyncio.timeout(PATIENCE):
         await asked.wait()
         await faulty.until(lambda: lists(faulty) == 2)
     assert waits[0] == 17.0

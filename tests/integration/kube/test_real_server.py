@@ -19,6 +19,7 @@ from modelcache.kube.objects import ObjectReference, PartialObject
 from modelcache.kube.resources import CONFIG_MAPS, EVENTS, LEASES, NODES, PODS
 from tests.support.kube import KubeServer
 from tests.support.kubectl import Kubectl
+from tests.support.waiting import PATIENCE
 
 Json = dict[str, Any]
 Follow = Callable[..., Any]
@@ -45,7 +46,7 @@ def replaced(recorder: Any, goes: str, comes: str) -> bool:
 
 async def insist(write: Callable[..., Awaitable[object]], *arguments: object) -> None:
     """Repeat a write whose connection turns out to be one to the killed server."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         while True:
             try:
                 await write(*arguments)
@@ -163,7 +164,7 @@ async def test_lease_is_handed_over(kubeconfig: Path, namespace: str, cluster: K
                 await asyncio.Event().wait()
 
             tasks[name] = asyncio.create_task(elector.run(lead))
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             first = await leading.get()
             assert (await cluster.get(LEASES, "test", namespace, into=Lease)).spec["holderIdentity"] == first
             tasks[first].cancel()

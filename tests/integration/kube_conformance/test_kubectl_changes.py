@@ -7,6 +7,7 @@ import pytest
 from tests.integration.kube_conformance.objects import configmap, names, pod, widget
 from tests.support.api import Api
 from tests.support.kubectl import Kubectl
+from tests.support.waiting import PATIENCE
 
 pytestmark = pytest.mark.conformance
 
@@ -66,8 +67,8 @@ def test_wait_for_a_condition_and_for_a_field(api: Api, kc: Kubectl, widgets: st
     assert early.code == 1
     assert "timed out waiting for the condition on widgets/a" in early.stderr
     with (
-        kc.start("wait", "widget/a", "--for=condition=Ready", "--timeout=60s") as condition,
-        kc.start("wait", "widget/a", "--for=jsonpath={.status.phase}=Ready", "--timeout=60s") as field,
+        kc.start("wait", "widget/a", "--for=condition=Ready", f"--timeout={PATIENCE:g}s") as condition,
+        kc.start("wait", "widget/a", "--for=jsonpath={.status.phase}=Ready", f"--timeout={PATIENCE:g}s") as field,
     ):
         unready = {"status": {"phase": "Downloading", "conditions": [{"type": "Ready", "status": "False"}]}}
         api.patch(f"{widgets}/a/status", unready).expect(200)
@@ -86,7 +87,7 @@ def test_delete_waits_for_finalizers(api: Api, kc: Kubectl, widgets: str) -> Non
         watch.until(lambda event: "deletionTimestamp" in event["object"]["metadata"])
         assert delete.first_line().startswith('widget.conformance.example.com "a" deleted')
         assert delete.returncode is None
-        with kc.start("wait", "widget/a", "--for=delete", "--timeout=60s") as wait:
+        with kc.start("wait", "widget/a", "--for=delete", f"--timeout={PATIENCE:g}s") as wait:
             kc("patch", "widget", "a", "--type=merge", "-p", '{"metadata":{"finalizers":null}}')
             assert delete.wait() == 0
             assert wait.wait() == 0

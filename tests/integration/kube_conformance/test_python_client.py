@@ -12,6 +12,7 @@ from kubernetes.aio import config as aio_config
 
 from tests.integration.kube_conformance.objects import WIDGET_GROUP, WIDGET_VERSION, configmap, node, widget
 from tests.support.api import Api
+from tests.support.waiting import PATIENCE
 
 pytestmark = pytest.mark.conformance
 
@@ -159,7 +160,7 @@ async def test_asyncio_list_and_watch_as_bytes(async_client: Any, api: Api, widg
     response = await read(*where, watch=True, allow_watch_bookmarks=True, resource_version=start, timeout_seconds=60)
     try:
         changed = api.patch(f"{widgets}/b", {"spec": {"size": 5}}).expect(200)
-        event = json.loads(await asyncio.wait_for(response.content.readline(), 60))
+        event = json.loads(await asyncio.wait_for(response.content.readline(), PATIENCE))
         assert (event["type"], event["object"]) == ("MODIFIED", changed)
     finally:
         response.close()

@@ -7,23 +7,14 @@ import sys
 from pathlib import Path
 
 from local.supervisor import LONGEST_PAUSE, Program, Supervisor, restart_pause
-from tests.support.process import Process
-from tests.support.waiting import wait_until, wait_until_async
+from tests.support.process import Process, alive
+from tests.support.waiting import PATIENCE, wait_until, wait_until_async
 
 SLEEPER = "import time; print('up', flush=True); time.sleep(600)"
 
 
 def program(directory: Path, code: str = SLEEPER, name: str = "sleeper") -> Program:
     return Program(name=name, argv=(sys.executable, "-c", code), log=directory / "logs" / f"{name}.log", env={"X": "1"})
-
-
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    # A zombie that nobody has waited for yet is dead all the same.
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 def test_pauses_double_up_to_a_limit() -> None:
@@ -111,5 +102,5 @@ async def test_stop_ends_a_program_between_death_and_restart(tmp_path: Path) -> 
 
     await wait_until_async(died)
     assert "exit code 3" in notices[0]
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         await supervisor.stop()

@@ -13,6 +13,7 @@ from local.kube.cluster import Cluster
 from local.kube.endpoints import BODY_LIMIT
 from local.kube.journal import NoJournal
 from local.kube.server import make_runner
+from tests.support.waiting import PATIENCE
 
 CONFIGMAPS = "/api/v1/namespaces/default/configmaps"
 
@@ -42,7 +43,7 @@ async def served() -> AsyncIterator[Served]:
 
 async def all_gone(served: Served) -> None:
     """Wait until the server has noticed that every watch has ended."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while served.cluster.watches.count():
             # Any request is a round trip in which the server reads what else its sockets have to say.
             async with served.client.get("/healthz") as response:
@@ -98,7 +99,7 @@ async def test_strange_requests_get_an_answer_that_is_no_defect(served: Served, 
     host, port = served.address.split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(head)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         line = await reader.readline()
     writer.close()
     code = int(line.split()[1])

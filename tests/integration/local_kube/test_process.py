@@ -15,6 +15,7 @@ import pytest
 
 from tests.support.api import Api, Json
 from tests.support.process import Process, ProcessError, python_module
+from tests.support.waiting import PATIENCE
 
 CONFIGMAPS = "/api/v1/namespaces/default/configmaps"
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
@@ -104,7 +105,7 @@ def test_acknowledged_writes_survive_kill_at_any_moment(start: Start) -> None:
 
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         writers = [pool.submit(write, thread) for thread in range(4)]
-        assert enough.wait(60)
+        assert enough.wait(PATIENCE)
         process.kill()
     for writer in writers:
         writer.result()

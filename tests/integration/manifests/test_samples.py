@@ -5,6 +5,7 @@ import yaml
 from modelcache.api.labels import ready_label
 from tests.support.kubectl import Kubectl
 from tests.support.manifests import MANIFESTS, ROOT
+from tests.support.waiting import PATIENCE
 
 SAMPLES = sorted((MANIFESTS / "samples").glob("*.yaml"))
 FOREIGN = {"DynamoGraphDeployment"}
@@ -12,7 +13,7 @@ FOREIGN = {"DynamoGraphDeployment"}
 
 def test_samples_are_valid(kubectl: Kubectl) -> None:
     kubectl("apply", "--server-side", "-k", MANIFESTS / "crd")
-    kubectl("wait", "--for=condition=Established", "crd/dynamomodels.nvidia.com", "--timeout=30s")
+    kubectl("wait", "--for=condition=Established", "crd/dynamomodels.nvidia.com", f"--timeout={PATIENCE:g}s")
     objects = [each for file in SAMPLES for each in yaml.safe_load_all(file.read_text())]
     ours = [each for each in objects if each["kind"] not in FOREIGN]
     strictly = ("--dry-run=server", "--validate=strict")

@@ -8,6 +8,7 @@ import yaml
 
 from tests.support.api import Api
 from tests.support.kubectl import Kubectl
+from tests.support.waiting import PATIENCE
 
 ROOT = Path(__file__).parents[3]
 CRD = ROOT / "manifests" / "crd" / "dynamomodels.nvidia.com.yaml"
@@ -18,7 +19,7 @@ pytestmark = pytest.mark.conformance
 @pytest.fixture(scope="module", autouse=True)
 def crd(kubectl: Kubectl) -> None:
     kubectl("apply", "--server-side", "-f", str(CRD))
-    kubectl("wait", "--for=condition=Established", "crd/dynamomodels.nvidia.com", "--timeout=30s")
+    kubectl("wait", "--for=condition=Established", "crd/dynamomodels.nvidia.com", f"--timeout={PATIENCE:g}s")
 
 
 def model(spec: dict[str, Any], name: str = "m") -> str:

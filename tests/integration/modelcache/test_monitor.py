@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, Counter
 from modelcache.monitor import MAX_CONNECTIONS, MonitorServer
 from modelcache.rpc.address import Address
 from modelcache.settings import SettingsError
+from tests.support.waiting import PATIENCE
 
 
 class Daemon:
@@ -52,7 +53,7 @@ async def test_a_crowd_cannot_keep_the_kubelet_away(daemon: Daemon) -> None:
         assert await daemon.get("/livez") == (200, "ok\n")
         # The first ones have been closed by the other side: their streams end.
         for reader, _ in crowd[:MAX_CONNECTIONS]:
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(PATIENCE):
                 with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
                     await reader.readexactly(1)
     finally:
@@ -63,7 +64,7 @@ async def test_a_crowd_cannot_keep_the_kubelet_away(daemon: Daemon) -> None:
 async def test_a_request_with_an_endless_header_is_refused(daemon: Daemon) -> None:
     reader, writer = await asyncio.open_connection(*daemon.address)
     writer.write(b"GET /metrics HTTP/1.1\r\nX: " + b"a" * 1_000_000 + b"\r\n\r\n")
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         try:
             answer = await reader.read()
         except ConnectionError:

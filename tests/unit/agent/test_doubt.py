@@ -21,6 +21,7 @@ from modelcache.rpc.modelcache_pb2 import PHASE_READY, DesiredState, ModelReport
 from tests.support.controller import wish
 from tests.support.fake_clock import FakeClock
 from tests.support.memory_cache import MemoryCache, MemoryFetcher, content_digest
+from tests.support.waiting import PATIENCE
 
 KEY = ObjectKey("team-a", "llama")
 SOURCE = "hf://acme/llama"
@@ -78,7 +79,7 @@ class Node:
         return report
 
     async def until_findings(self, *reasons: str) -> ModelReport:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             while [finding.reason for finding in self.report().findings] != list(reasons):
                 self.changed.clear()
                 await self.changed.wait()
@@ -158,6 +159,6 @@ async def test_without_a_cache_nothing_is_announced_whatever_the_workers_believe
         assert node.announced[-1] == {}
         node.models.poke()
         node.changed.clear()
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             await node.changed.wait()
         assert node.announced[-1] == {}

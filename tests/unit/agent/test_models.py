@@ -41,6 +41,7 @@ from modelcache.sources.errors import Unauthorized
 from tests.support.controller import wish
 from tests.support.fake_clock import FakeClock
 from tests.support.memory_cache import MemoryCache, MemoryFetch, MemoryFetcher, content_digest
+from tests.support.waiting import PATIENCE
 
 SOURCE = "hf://acme/llama"
 OLD, NEW = "a" * 40, "b" * 40
@@ -140,7 +141,7 @@ class Harness:
         return None
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             while not condition():
                 self._changed.clear()
                 await self._changed.wait()

@@ -12,6 +12,7 @@ from agent.store import PublishedSnapshot
 from agent.store.eviction import Key
 from agent.transfer import InsufficientStorage
 from tests.support.fake_clock import FakeClock
+from tests.support.waiting import PATIENCE
 
 
 def row(name: str, used: float) -> PublishedSnapshot:
@@ -102,7 +103,7 @@ async def test_a_refused_download_goes_on_as_soon_as_there_is_room() -> None:
     assert not tried.is_set()
     node.grown = 30
     node.clock.advance(5)
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         await tried.wait()
     running.cancel()
 
@@ -116,7 +117,7 @@ async def test_a_refused_download_goes_on_when_what_was_used_is_used_no_more() -
     await node.clock.until_waiting()
     del node.kept["two"]
     node.clock.advance(5)
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         await tried.wait()
     running.cancel()
     assert node.dropped == [], "the download itself makes the room that it needs"

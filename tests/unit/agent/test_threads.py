@@ -11,6 +11,7 @@ from agent.slots import PATIENCE_SECONDS, Slots, should_yield
 from agent.threads import in_thread
 from agent.wakeup import Wakeup
 from tests.support.fake_clock import FakeClock
+from tests.support.waiting import PATIENCE
 
 
 async def test_results_and_exceptions_come_back() -> None:
@@ -28,11 +29,11 @@ async def test_a_cancelled_caller_asks_the_work_to_stop_and_waits_for_it() -> No
 
     def work() -> None:
         started.set()
-        stop.wait(60)
+        stop.wait(PATIENCE)
         ended.set()
 
     task = asyncio.create_task(in_thread(work, stop.set))
-    await in_thread(lambda: started.wait(60))
+    await in_thread(lambda: started.wait(PATIENCE))
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -44,10 +45,10 @@ async def test_a_second_cancellation_leaves_a_hanging_thread_behind() -> None:
 
     def work() -> None:
         started.set()
-        release.wait(60)
+        release.wait(PATIENCE)
 
     task = asyncio.create_task(in_thread(work))
-    await in_thread(lambda: started.wait(60))
+    await in_thread(lambda: started.wait(PATIENCE))
     task.cancel()
     await asyncio.sleep(0)
     assert not task.done()
@@ -64,11 +65,11 @@ async def test_an_exception_of_cancelled_work_is_not_reported_as_lost() -> None:
 
     def work() -> None:
         started.set()
-        stop.wait(60)
+        stop.wait(PATIENCE)
         raise RuntimeError("stopped in the middle")
 
     task = asyncio.create_task(in_thread(work, stop.set))
-    await in_thread(lambda: started.wait(60))
+    await in_thread(lambda: started.wait(PATIENCE))
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

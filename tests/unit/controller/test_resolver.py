@@ -15,6 +15,7 @@ from modelcache.api.spec import Spec
 from modelcache.sources.base import Credential, Location, Resolution, SourceFile
 from modelcache.sources.errors import NotFound, RateLimited, Unauthorized
 from modelcache.sources.uri import SourceURI
+from tests.support.waiting import PATIENCE
 
 COMMIT = "1" * 40
 CANARY = "hf_canary_7f3a"
@@ -131,7 +132,7 @@ class Finished:
         self._changed.set()
 
     async def wait(self, count: int) -> None:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             while len(self.jobs) < count:
                 self._changed.clear()
                 await self._changed.wait()
@@ -141,7 +142,7 @@ async def test_the_same_question_is_asked_once_and_another_one_replaces_it() -> 
     finished, release = Finished(), threading.Event()
 
     def slow(uri: SourceURI, revision: str | None) -> Resolution:
-        release.wait(60)
+        release.wait(PATIENCE)
         return listing("config.json")
 
     source = ScriptedSource(slow)
@@ -176,7 +177,7 @@ async def test_an_origin_that_hangs_leaves_room_for_others() -> None:
     def reply(uri: SourceURI, revision: str | None) -> Resolution:
         started.append(str(uri))
         if uri.authority == "hangs":
-            release.wait(60)
+            release.wait(PATIENCE)
         return Resolution(uri=str(uri), revision=COMMIT, files=(SourceFile("a", 1),))
 
     resolver = Resolver(finished, workers=4, find_source=lambda uri: ScriptedSource(reply))
@@ -196,7 +197,7 @@ async def test_after_closing_nobody_is_told() -> None:
     done = threading.Event()
 
     def slow(uri: SourceURI, revision: str | None) -> Resolution:
-        release.wait(60)
+        release.wait(PATIENCE)
         done.set()
         return listing("a")
 

@@ -13,6 +13,7 @@ from typer.main import get_command
 
 from cli.main import app
 from tests.support.manifests import pod_templates, render
+from tests.support.waiting import PATIENCE
 
 ROOT = Path(__file__).parents[3]
 SIDES = ["agent", "controller"]
@@ -119,7 +120,7 @@ def test_one_commit_gives_one_wheel(tmp_path: Path) -> None:
             env={**os.environ, "SOURCE_DATE_EPOCH": "1700000000"},
             check=True,
             capture_output=True,
-            timeout=100,
+            timeout=PATIENCE,
         )
         (wheel,) = out.glob("*.whl")
         digests.append(hashlib.sha256(wheel.read_bytes()).hexdigest())

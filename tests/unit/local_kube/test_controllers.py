@@ -13,6 +13,7 @@ from local.kube.cluster import Cluster
 from local.kube.errors import ApiError
 from local.kube.journal import SqliteJournal
 from local.kube.writes import Target
+from tests.support.waiting import PATIENCE
 from tests.unit.local_kube.conftest import WIDGETS, Api, Clock
 
 some = settings(max_examples=40, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
@@ -120,7 +121,7 @@ async def test_thousands_of_dependents_go_in_slices(kube: Api) -> None:
     store = kube.cluster.store
     store.subscribe(lambda change: empty.set() if store.count("configmaps") == 0 else None, "configmaps")
     kube.delete("configmaps", "owner")
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         await empty.wait()
 
 
@@ -203,7 +204,7 @@ async def test_events_expire_after_their_last_write(monkeypatch: pytest.MonkeyPa
     for name in ("a", "b"):
         metadata = {"name": name, "namespace": "default", "uid": name}
         store.put("events", {"apiVersion": "v1", "kind": "Event", "metadata": metadata})
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         assert [await gone.get(), await gone.get()] == ["a", "b"]
     lifetime.stop()
     kube.cluster.close()

@@ -10,6 +10,7 @@ from local.kube import watching
 from local.kube.presentation import PLAIN, TABLE, Presentation
 from local.kube.reads import ListOptions, Selection
 from local.kube.watching import Watch, WatchOptions
+from tests.support.waiting import PATIENCE
 from tests.unit.local_kube.conftest import WIDGETS, Api
 
 
@@ -25,7 +26,7 @@ async def events(kube: Api, watch: Watch, form: str = PLAIN, plural: str = "conf
     """Every event up to the end of the watch."""
     encoder = Presentation(form, "Metadata", kube.clock).events(kube.resource(plural))
     try:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             chunks = [chunk async for chunk in watch.events(encoder)]
     finally:
         watch.close()
@@ -57,7 +58,7 @@ async def test_bookmarks_come_while_nothing_happens(kube: Api, monkeypatch: pyte
     monkeypatch.setattr(watching, "BOOKMARK_SECONDS", 0.01)
     watch = opened(kube, version=str(kube.cluster.store.version), bookmarks=True)
     stream = watch.events(Presentation(PLAIN, "Metadata", kube.clock).events(kube.resource("configmaps")))
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         assert await anext(stream) == b""
         for _ in range(3):
             assert json.loads(await anext(stream))["type"] == "BOOKMARK"

@@ -22,6 +22,7 @@ from modelcache.sources.base import (
 )
 from modelcache.sources.hf import HuggingFaceSource
 from modelcache.sources.uri import SourceURI, parse_uri
+from tests.support.waiting import PATIENCE
 
 SECRET = "hf_" + "s3cr3t"
 
@@ -95,6 +96,6 @@ def test_locating_files_does_not_pay_for_huggingface_hub() -> None:
         "print(source_for(uri).locate(uri, '0' * 40, SourceFile('x', 1), None).url)\n"
         "assert 'huggingface_hub' not in sys.modules\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], env={}, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", program], env={}, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == f"https://huggingface.co/a/b/resolve/{'0' * 40}/x"

@@ -7,20 +7,12 @@ from pathlib import Path
 import pytest
 
 from tests.support.kube import EnvtestKube
-from tests.support.process import Process, ProcessError
+from tests.support.process import Process, ProcessError, alive
 from tests.support.waiting import wait_until, wait_until_async
 
 
 def script(text: str) -> Process:
     return Process([sys.executable, "-c", text])
-
-
-def alive(pid: int) -> bool:
-    """Whether the process exists and is not a zombie that nobody has waited for."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def test_lines_come_while_the_process_runs() -> None:

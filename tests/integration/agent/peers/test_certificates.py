@@ -26,7 +26,7 @@ from modelcache.tls.identity import CONTROLLER, Identity
 from tests.support.certificates import HOUR, credentials, wallet
 from tests.support.fetching import PIECE, content
 from tests.support.swarm import MODEL, Member, Team
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
 OURS, THEIRS = new_authority(datetime.now(UTC)), new_authority(datetime.now(UTC))
 
@@ -123,8 +123,8 @@ def test_no_certificate_and_no_tls_are_refused(served: tuple[Member, Manifest]) 
         connection.getresponse()
 
     for connection in (
-        http.client.HTTPSConnection(host, port, timeout=30, context=context),
-        http.client.HTTPConnection(host, port, timeout=30),
+        http.client.HTTPSConnection(host, port, timeout=PATIENCE, context=context),
+        http.client.HTTPConnection(host, port, timeout=PATIENCE),
     ):
         with pytest.raises((OSError, http.client.HTTPException)):
             ask(connection)
@@ -163,10 +163,10 @@ def test_one_node_cannot_take_all_places(served: tuple[Member, Manifest]) -> Non
     greedy = []
     try:
         for _ in range(PER_NODE):
-            connection = socket.create_connection(member.exchange.address, timeout=30)
+            connection = socket.create_connection(member.exchange.address, timeout=PATIENCE)
             greedy.append(context.wrap_socket(connection))
         wait_until(lambda: len(listener._connections) == PER_NODE, what="all of them are accepted")
-        one_more = context.wrap_socket(socket.create_connection(member.exchange.address, timeout=30))
+        one_more = context.wrap_socket(socket.create_connection(member.exchange.address, timeout=PATIENCE))
         greedy.append(one_more)
         assert one_more.recv(1) == b"", "closed"
         with asking(credentials(OURS, Identity("node-1"))) as friend:
@@ -181,7 +181,7 @@ def test_a_flood_of_connections_keeps_no_peer_away_and_takes_no_memory(
 ) -> None:
     member, manifest = served
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    flood = [socket.create_connection(member.exchange.address, timeout=30) for _ in range(5 * HANDSHAKES)]
+    flood = [socket.create_connection(member.exchange.address, timeout=PATIENCE) for _ in range(5 * HANDSHAKES)]
     try:
         with asking(credentials(OURS, Identity("node-1"))) as friend:
             assert pieces(friend, member, manifest) == 4

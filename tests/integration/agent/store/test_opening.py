@@ -11,6 +11,7 @@ import pytest
 
 from agent.store import ProblemKind, Store, StoreLocked, StoreUnusable
 from tests.support.caching import NEW, OLD, add_blob, digest, lasting, publish, tree
+from tests.support.waiting import PATIENCE
 
 FILES = {"config.json": b"{}", "weights/part": bytes(range(250)) * 10}
 
@@ -36,7 +37,9 @@ def test_a_second_agent_is_refused(root: Path) -> None:
             Store.open(root)
         # Another process, too.
         code = f"from agent.store import Store; from pathlib import Path; Store.open(Path({str(root)!r}))"
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=PATIENCE
+        )
         assert "StoreLocked" in done.stderr
     Store.open(root).close()
 

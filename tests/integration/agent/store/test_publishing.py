@@ -21,6 +21,7 @@ from agent.store import (
 )
 from modelcache.manifest import GitOid, Manifest, ManifestFile
 from tests.support.caching import NEW, OLD, add_blob, digest, manifest, publish, tree
+from tests.support.waiting import PATIENCE
 
 FILES = {"config.json": b"{}", "weights/part-1": b"1" * 100, "weights/part-2": b"2" * 100, "empty": b""}
 
@@ -285,8 +286,8 @@ def test_what_is_held_while_garbage_is_collected_is_really_there(store: Store, m
 
     monkeypatch.setattr(store._index, "referenced", chosen)
     store.collect_garbage()
-    assert asking.wait(30)
-    thread.join(30)
+    assert asking.wait(PATIENCE)
+    thread.join(PATIENCE)
     assert seen == [False, False]
 
 

@@ -13,6 +13,7 @@ from modelcache.sources.errors import Unauthorized
 from tests.support.fetching import PIECE, Fetching, content, listed, manifest_of
 from tests.support.instant_clock import InstantClock
 from tests.support.origin import Fault, Request
+from tests.support.waiting import PATIENCE
 
 Make = Callable[..., Fetching]
 
@@ -21,7 +22,7 @@ def gate(opened: threading.Event) -> Fault:
     """Answers only when the gate is open."""
 
     def fault(request: Request, data: bytes) -> None:
-        assert opened.wait(60)
+        assert opened.wait(PATIENCE)
         request.serve(data)
 
     return fault
@@ -57,7 +58,7 @@ def test_who_waited_takes_over_with_its_own_credential(fetching: Make) -> None:
     def checks(request: Request, data: bytes) -> None:
         if request.headers["Authorization"] == "bad":
             refused.set()
-            assert waiting.wait(60)
+            assert waiting.wait(PATIENCE)
             request.status(403)
         else:
             request.serve(data)
@@ -68,7 +69,7 @@ def test_who_waited_takes_over_with_its_own_credential(fetching: Make) -> None:
         return lambda file: Location(engine.origin.url("/shared"), {"Authorization": token})
 
     first = engine.in_thread(manifest, locate=with_token("bad"))
-    assert refused.wait(60)
+    assert refused.wait(PATIENCE)
     both = manifest_of(*manifest.files, listed("own", b"own"))
     engine.origin.files["/own"] = b"own"
 
@@ -92,7 +93,7 @@ def test_who_waited_takes_over_what_a_cancelled_one_had_finished(fetching: Make)
 
     def stops(request: Request, data: bytes) -> None:
         if request.start == 4 * PIECE:
-            assert opened.wait(60)
+            assert opened.wait(PATIENCE)
         request.serve(data)
 
     engine.origin.always["/shared"] = stops

@@ -15,6 +15,7 @@ from modelcache.sources.base import Location
 from modelcache.sources.errors import NotFound, SourceChanged, Unsupported
 from tests.support.fetching import PIECE, Fetching, content, git_oid, listed, manifest_of
 from tests.support.origin import Origin, Request, chunked, until_closed
+from tests.support.waiting import PATIENCE
 
 Make = Callable[..., Fetching]
 
@@ -206,7 +207,7 @@ def test_pieces_become_durable_at_most_so_often(
 
     def last_piece_waits(request: Request, data: bytes) -> None:
         if early and f"bytes={3 * PIECE}-" in request.headers.get("Range", ""):
-            assert synced.wait(60)
+            assert synced.wait(PATIENCE)
         request.serve(data)
 
     monkeypatch.setattr(os, "fdatasync", spy)

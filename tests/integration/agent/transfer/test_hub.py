@@ -20,6 +20,7 @@ from modelcache.sources.uri import parse_uri
 from tests.support.fetching import PIECE, Fetching, content
 from tests.support.hub import hubs
 from tests.support.instant_clock import InstantClock
+from tests.support.waiting import PATIENCE
 
 Make = Callable[..., Fetching]
 
@@ -98,7 +99,7 @@ def load_offline(cache: Path, revisions: list[str | None]) -> dict[str, dict[str
         "HOME": str(cache),
     }
     command = [sys.executable, "-c", LOAD, json.dumps(revisions)]
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 0, done.stderr
     found: dict[str, dict[str, int]] = json.loads(done.stdout)
     return found

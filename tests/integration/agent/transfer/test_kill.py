@@ -15,6 +15,7 @@ from agent.transfer.journal import boot_id, decode
 from modelcache.manifest import Manifest
 from tests.support.fetching import PIECE, content, listed, manifest_of
 from tests.support.origin import Origin
+from tests.support.waiting import PATIENCE
 
 LARGE, MEDIUM, SMALL = 120 * PIECE + 123, 7 * PIECE, 1000
 CONNECTIONS = 4
@@ -63,10 +64,10 @@ def test_killed_at_random_it_goes_on_where_it_was(tmp_path: Path, origin: Origin
                 kills += 1
             else:
                 assert process.stdout.readline() == "done\n"
-                process.wait(60)
+                process.wait(PATIENCE)
         finally:
             process.kill()
-            process.wait(60)
+            process.wait(PATIENCE)
             process.stdout.close()
         again = {(seen.path, seen.start) for seen in origin.seen[asked:]}
         assert not again & finished, "a piece that the journal claims was asked for again"

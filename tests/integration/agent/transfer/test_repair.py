@@ -16,6 +16,7 @@ from agent.transfer.seeding import seed
 from modelcache.manifest import Manifest
 from tests.support.fetching import PIECE, Fetching, content
 from tests.support.origin import Request
+from tests.support.waiting import PATIENCE
 
 Make = Callable[..., Fetching]
 SIZE = 6 * PIECE + 100
@@ -104,11 +105,11 @@ def test_a_repair_that_was_cut_off_goes_on_where_it_was(fetching: Make, store: S
             request.serve(whole)
         else:
             second.set()
-            engine.origin.closing.wait(60)
+            engine.origin.closing.wait(PATIENCE)
 
     engine.origin.always["/weights"] = stop_at_the_second
     first = engine.in_thread(manifest)
-    assert second.wait(60)
+    assert second.wait(PATIENCE)
     first.cancel.cancel()
     first.join()
     assert [seen.start or 0 for seen in engine.origin.seen] == [PIECE, 2 * PIECE]

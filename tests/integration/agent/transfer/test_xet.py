@@ -21,6 +21,7 @@ from modelcache.sources.hf import XET_VARIABLE
 from modelcache.sources.uri import parse_uri
 from tests.support.fetching import PIECE, Fetching, content
 from tests.support.hub import hubs
+from tests.support.waiting import PATIENCE
 
 LOCAL = {"data.local_cas_scheme": "local://"}
 LARGE = content(5 * PIECE + 17)
@@ -164,7 +165,7 @@ def test_a_stream_that_does_not_move_is_ended_once() -> None:
 
     bitten = threading.Event()
     with Watchdog(bitten.set, lambda: 7, 0.0) as dog:
-        assert bitten.wait(60)
+        assert bitten.wait(PATIENCE)
     assert dog.bitten
     moves = iter(range(10**9))
     with Watchdog(bitten.clear, lambda: next(moves), 0.0) as dog:

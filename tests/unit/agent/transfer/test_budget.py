@@ -8,6 +8,7 @@ from agent.transfer.cancel import CancelToken
 from agent.transfer.errors import Cancelled
 from modelcache.sources.errors import RateLimited, Unreachable
 from tests.support.instant_clock import InstantClock
+from tests.support.waiting import PATIENCE
 
 HUB = "https://hub.example"
 
@@ -36,7 +37,7 @@ def test_at_most_the_limit_is_under_way_per_origin() -> None:
             thread.start()
         assert active == 0  # both places are taken
     for thread in threads:
-        thread.join(60)
+        thread.join(PATIENCE)
     assert active == 0
     assert most <= 2
 
@@ -94,8 +95,8 @@ def test_waiting_for_a_place_ends_with_the_download() -> None:
         thread = threading.Thread(target=wait)
         thread.start()
         cancel.cancel()
-        assert ended.wait(30)
-        thread.join(30)
+        assert ended.wait(PATIENCE)
+        thread.join(PATIENCE)
 
 
 def test_a_place_comes_back_after_an_error() -> None:

@@ -4,6 +4,7 @@ import pytest
 
 from agent.transfer.cancel import CancelToken
 from agent.transfer.errors import Cancelled
+from tests.support.waiting import PATIENCE
 
 
 def test_a_waiting_thread_is_woken() -> None:
@@ -18,7 +19,7 @@ def test_a_waiting_thread_is_woken() -> None:
     thread = threading.Thread(target=wait)
     thread.start()
     token.cancel()
-    thread.join(30)
+    thread.join(PATIENCE)
     assert ended == ["cancelled"]
 
 

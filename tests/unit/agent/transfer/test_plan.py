@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from agent.transfer.cancel import CancelToken
 from agent.transfer.errors import Cancelled
 from agent.transfer.plan import Plan, Work
+from tests.support.waiting import PATIENCE
 
 CANCEL = CancelToken()
 
@@ -47,7 +48,7 @@ def test_a_stream_is_given_out_alone_and_whole() -> None:
     thread = threading.Thread(target=lambda: taken.append(plan.next(CANCEL)))
     thread.start()
     plan.finished(second)  # only now nobody else works on it
-    thread.join(30)
+    thread.join(PATIENCE)
     assert taken == [Work("a", 0, 4)]
 
 
@@ -57,7 +58,7 @@ def test_workers_wait_for_more_work_and_are_woken() -> None:
     thread = threading.Thread(target=lambda: taken.append(plan.next(CANCEL)))
     thread.start()
     plan.add("a", [7], 8)
-    thread.join(30)
+    thread.join(PATIENCE)
     assert taken == [Work("a", 7, 8)]
 
 
@@ -74,8 +75,8 @@ def test_waiting_ends_with_the_download() -> None:
     thread = threading.Thread(target=wait)
     thread.start()
     cancel.cancel()
-    assert ended.wait(30)
-    thread.join(30)
+    assert ended.wait(PATIENCE)
+    thread.join(PATIENCE)
 
 
 @settings(deadline=None)

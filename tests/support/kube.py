@@ -253,7 +253,7 @@ class ExistingKube:
             raise FileNotFoundError(f"{CLUSTER_VARIABLE}=1 needs KUBECONFIG, or a file {kubeconfig}")
         self._source = kubeconfig
         self.kubeconfig = directory / "kubeconfig"
-        self._port = _free_port()
+        self._port = free_port()
         self.url = f"http://127.0.0.1:{self._port}"
         self._proxy = self._start()
         entry = {"name": "existing"}

@@ -10,6 +10,9 @@ from hypothesis import settings
 from tests.support.api import Api
 from tests.support.kube import CLUSTER_VARIABLE, KubeServer, start_kube, uses_cluster
 from tests.support.kubectl import Kubectl
+from tests.support.parsing import parse_undisturbed
+
+parse_undisturbed()
 
 # How long one example takes says something about the machine, and nothing about the code.
 settings.register_profile("suite", deadline=None)

@@ -51,7 +51,7 @@ def test_prometheus_sees_a_model_arrive(
             ),
             ("modelcache_leader == 1", "controller"),
             ("modelcache_time_to_ready_seconds_count == 1", "agent"),
-            ('modelcache_models{phase="ready"} == 1', "controller"),
+            ('modelcache_models{phase="ready"} == 1', "agent"),
             (
                 "sum by (job) (modelcache_api_requests_total{resource='dynamomodels/status', code='200'}) > 0",
                 "controller",

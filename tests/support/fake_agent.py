@@ -23,6 +23,9 @@ from modelcache.rpc.modelcache_pb2_grpc import ModelCacheServiceStub
 from modelcache.tls.credentials import Credentials
 from tests.support.waiting import PATIENCE
 
+_LOST = (grpc.StatusCode.INTERNAL, "Internal error from Core")
+"""What grpc.aio (1.85, `_StreamRequestMixin._write`) puts in the place of the status of a stream that was refused while a
+message was being written, which agents do at once. Why a stream was refused is then only known from the next one."""
 Behaviour = Callable[[pb.ModelReport, Manifest], None]
 """Changes the report about a manifest that the agent would make by itself."""
 
@@ -104,11 +107,15 @@ class FakeAgent:
     async def is_served(self) -> bool:
         """Whether the stream brings a desired state, or is ended."""
         await self.until(lambda: bool(self.states) or self.ending is not None)
+        while self.ending == _LOST and not self.states:
+            await self.restart()
+            await self.until(lambda: bool(self.states) or self.ending is not None)
         return self.ending is None
 
     async def ended(self) -> tuple[grpc.StatusCode, str]:
         """Wait for the controller to end the stream; code and details."""
-        await self.until(lambda: self.ending is not None)
+        if await self.is_served():
+            await self.until(lambda: self.ending is not None)
         assert self.ending is not None
         return self.ending
 
@@ -140,6 +147,8 @@ class FakeAgent:
             self.ending = (await self._call.code(), await self._call.details() or "")
         except aio.AioRpcError as error:
             self.ending = (error.code(), error.details() or "")
+        except asyncio.InvalidStateError:  # the stream ended before a report was sent
+            self.ending = (await self._call.code(), await self._call.details() or "")
         self._changed.set()
 
     async def _obey(self, desired: pb.DesiredState) -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cluster import CacheCluster, HubProcess, Model, free_port, tree_of, write_repository
+from local.ports import free_port
+from tests.support.cluster import CacheCluster, HubProcess, Model, tree_of, write_repository
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.e2e

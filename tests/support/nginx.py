@@ -14,6 +14,7 @@ import pytest
 
 from local.ports import free_port
 from tests.support.process import Process
+from tests.support.prometheus import REQUIRED
 from tests.support.waiting import wait_until
 
 CERTIFICATES = Path(__file__).parents[1] / "integration" / "kube" / "tls"
@@ -83,7 +84,7 @@ def nginx(directory: Path, secret: str) -> Iterator[Nginx]:
     """Serve `directory`/root, which exists afterwards. In CI nginx is there (see .ci/run), elsewhere it may not be."""
     program = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
     if program is None:
-        assert not os.environ.get("CI"), "nginx is missing; .ci/run installs it"
+        assert not os.environ.get(REQUIRED), "nginx is missing; .ci/run installs it"
         pytest.skip("nginx is not installed; on Debian: apt-get install nginx-light")
     work, root = directory / "work", directory / "root"
     work.mkdir(parents=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from local.ports import free_port
 from tests.support.process import Process
 from tests.support.prometheus import REQUIRED
 
@@ -76,9 +76,7 @@ def olah(directory: Path) -> Iterator[Olah]:
             pytest.fail(f"missing: {', '.join(missing)}")
         pytest.skip(f"not installed: {', '.join(missing)}")
     directory.mkdir()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = free_port()
     config = directory / "olah.toml"
     config.write_text(_CONFIG.format(port=port, work=directory))
     environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}

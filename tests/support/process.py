@@ -3,11 +3,14 @@
 Programs here announce themselves by lines (`local.kube` prints its address when it is ready), so a thread per stream reads
 lines as they come and wakes whoever waits for one: no polling, no full pipe that blocks the program, and the whole output
 is at hand when something fails. Every process is the leader of its own session: `kill` ends exactly that process (what a
-crash does), `close` ends whatever of its children is left as well, so that no test leaves anything running.
+crash does), `close` ends whatever of its children is left as well, so that no test leaves anything running. When the tests
+themselves are killed, the kernel ends the processes (PR_SET_PDEATHSIG).
 """
 
+import concurrent.futures
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,6 +29,15 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 class ProcessError(Exception):
     """A process ended, or stayed silent, where the test needed a line; the message carries its output."""
+
+
+_SETPRIV = shutil.which("setpriv")
+"""Of util-linux, which every Debian has. A `preexec_fn` would do the same with ctypes, but run Python after a fork of a process
+with gRPC's threads in it."""
+TIED = (_SETPRIV, "--pdeathsig", "KILL") if _SETPRIV else ()
+"""Goes before a command that is to end with the thread that starts it."""
+_STARTER = concurrent.futures.ThreadPoolExecutor(1, "starter of processes")
+"""The thread that starts them, because it lives as long as this process: a test's own threads do not."""
 
 
 def alive(pid: int) -> bool:
@@ -94,8 +106,9 @@ class Process:
     ) -> None:
         """Start `argv` now. `env` replaces the environment; without it the program inherits the test's."""
         self.argv = [os.fspath(argument) for argument in argv]
-        self._popen = subprocess.Popen(
-            self.argv,
+        starting = _STARTER.submit(
+            subprocess.Popen[str],
+            [*TIED, *self.argv],
             env=dict(env) if env is not None else None,
             cwd=cwd,
             stdin=subprocess.DEVNULL,
@@ -105,6 +118,7 @@ class Process:
             errors="backslashreplace",
             start_new_session=True,
         )
+        self._popen = starting.result()
         self.pid = self._popen.pid
         assert self._popen.stdout is not None
         assert self._popen.stderr is not None

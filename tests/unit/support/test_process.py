@@ -1,13 +1,14 @@
 """The helpers that other tests stand on: processes, waiting, and the key pair for a test API server."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
 import pytest
 
 from tests.support.kube import EnvtestKube
-from tests.support.process import Process, ProcessError, alive
+from tests.support.process import TIED, Process, ProcessError, alive
 from tests.support.waiting import wait_until, wait_until_async
 
 
@@ -38,6 +39,21 @@ def test_kill_ends_one_process_and_close_the_rest() -> None:
     assert alive(grandchild)
     process.close()
     wait_until(lambda: not alive(grandchild), what="the child of the killed process is gone")
+
+
+@pytest.mark.skipif(not TIED, reason="no setpriv (util-linux)")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_processes_end_with_tests_that_are_killed(number: signal.Signals) -> None:
+    code = (
+        "import signal, sys; from tests.support.process import Process;"
+        "child = Process([sys.executable, '-c', 'import time; print(1, flush=True); time.sleep(600)']);"
+        "child.first_line(); print(child.pid, flush=True); signal.pause()"
+    )
+    with script(code) as tests:
+        child = int(tests.first_line())
+        assert alive(child)
+        os.kill(tests.pid, number)
+        wait_until(lambda: not alive(child), what="the child has ended with who started it")
 
 
 async def test_waiting_returns_what_it_waited_for_or_names_it() -> None:

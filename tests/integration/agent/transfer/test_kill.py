@@ -15,6 +15,7 @@ from agent.transfer.journal import boot_id, decode
 from modelcache.manifest import Manifest
 from tests.support.fetching import PIECE, content, listed, manifest_of
 from tests.support.origin import Origin
+from tests.support.process import TIED
 from tests.support.waiting import PATIENCE
 
 LARGE, MEDIUM, SMALL = 120 * PIECE + 123, 7 * PIECE, 1000
@@ -23,7 +24,7 @@ CONNECTIONS = 4
 
 def start(cache: Path, manifest: Path, origin: Origin) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "tests.support.fetch_process", str(cache), str(manifest), origin.url()]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen([*TIED, *command], stdout=subprocess.PIPE, text=True)
 
 
 def journaled(cache: Path, manifest: Manifest) -> set[tuple[str, int]]:

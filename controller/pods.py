@@ -5,19 +5,21 @@ at the moment it arrives (`read_pod`), and pods that have ended, or that no node
 server. Labels and annotations are kept only where they are of NVIDIA components; everything else is dropped unread.
 
 Everything in a pod was written by users. A path that makes no sense (relative, with `..` in it) is no path; a sub path that
-cannot be told (an expression) counts as the directory above it.
+cannot be told (`controller.expansion`) counts as the directory above it where the question is what a pod may use.
 """
 
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import NamedTuple
 
 import msgspec
 
+from controller.expansion import expanded, field_of, variables_of
 from modelcache.kube.client import KubeClient
 from modelcache.kube.informer import Informer
 from modelcache.kube.resources import PODS
@@ -33,11 +35,13 @@ _DOMAIN = "nvidia.com"
 class Mount(NamedTuple):
     """One mount of a container. `host_path` is the absolute path on the host with the sub path applied.
 
-    It is empty for volumes of another kind, which matter only because they hide what is below `mount_path`.
+    It is empty for volumes of another kind, which matter only because they hide what is below `mount_path`. Where a part of the
+    sub path cannot be told, `exact` is false, and `host_path` a directory above the one that is mounted.
     """
 
     host_path: str
     mount_path: str
+    exact: bool = True
 
 
 class Container(NamedTuple):
@@ -107,6 +111,14 @@ def read_pod(data: msgspec.Raw | bytes) -> Pod:
     meta, spec, status = found.metadata, found.spec, found.status
     states = {state.name: state for state in status.container_statuses or ()}
     volumes = {volume.name: volume.host_path.path for volume in spec.volumes or () if volume.host_path is not None}
+    fields = {
+        "metadata.name": meta.name,
+        "metadata.namespace": meta.namespace,
+        "metadata.uid": meta.uid,
+        "spec.nodeName": spec.node_name,
+        "spec.serviceAccountName": spec.service_account_name,
+    }
+    downward = partial(field_of, fields=fields, labels=meta.labels, annotations=meta.annotations)
     return Pod(
         namespace=meta.namespace,
         name=meta.name,
@@ -119,9 +131,9 @@ def read_pod(data: msgspec.Raw | bytes) -> Pod:
         deleting=meta.deletion_timestamp is not None,
         labels=_ours(meta.labels),
         annotations=_ours(meta.annotations),
-        containers=tuple(_container(each, states.get(each.name), volumes) for each in spec.containers or ()),
+        containers=tuple(_container(each, states.get(each.name), volumes, downward) for each in spec.containers or ()),
         extra_mounts=tuple(
-            _mount(mount, volumes)
+            _mount(mount, volumes, each, downward)
             for each in (*(spec.init_containers or ()), *(spec.ephemeral_containers or ()))
             for mount in each.volume_mounts or ()
             if mount.name in volumes
@@ -129,37 +141,47 @@ def read_pod(data: msgspec.Raw | bytes) -> Pod:
     )
 
 
-def host_path(volume: str, sub_path: str = "", sub_path_expr: str = "") -> str:
-    """The directory of the host that a mount of a `hostPath` volume shows; empty when the volume's path is none.
-
-    The kubelet allows either `subPath`, or `subPathExpr` in which `$(NAME)` stands for an environment variable.
-    """
+def host_path(volume: str, sub_path: str = "") -> str:
+    """The directory of the host that a mount of a `hostPath` volume shows; empty when the volume's path is none."""
     if not volume.startswith("/") or ".." in volume.split("/"):
         return ""
-    below = sub_path or sub_path_expr
-    if "$" in sub_path_expr:
-        below = sub_path_expr[: sub_path_expr.index("$")].rpartition("/")[0]
-    if below.startswith("/") or ".." in below.split("/"):
-        below = ""
+    if sub_path.startswith("/") or ".." in sub_path.split("/"):
+        sub_path = ""
     # normpath keeps two leading slashes (POSIX allows them a meaning), the kernel of Linux does not.
-    return "/" + posixpath.normpath(posixpath.join(volume, below)).lstrip("/")
+    return "/" + posixpath.normpath(posixpath.join(volume, sub_path)).lstrip("/")
 
 
-def _container(spec: _ContainerSpec, state: _ContainerStatus | None, volumes: Mapping[str, str]) -> Container:
+def _container(
+    spec: _ContainerSpec,
+    state: _ContainerStatus | None,
+    volumes: Mapping[str, str],
+    downward: Callable[[str], str | None],
+) -> Container:
     running = state.state.running if state is not None and state.state is not None else None
     return Container(
         name=spec.name,
-        mounts=tuple(_mount(mount, volumes) for mount in spec.volume_mounts or ()),
+        mounts=tuple(_mount(mount, volumes, spec, downward) for mount in spec.volume_mounts or ()),
         ports=tuple((port.name, port.container_port) for port in spec.ports or ()),
         restarts=state.restart_count if state is not None else 0,
         start=f"{state.container_id} {running.started_at or ''}" if state is not None and running is not None else "",
     )
 
 
-def _mount(mount: _VolumeMount, volumes: Mapping[str, str]) -> Mount:
+def _mount(
+    mount: _VolumeMount, volumes: Mapping[str, str], spec: _ContainerSpec, downward: Callable[[str], str | None]
+) -> Mount:
     volume = volumes.get(mount.name)
-    path = host_path(volume, mount.sub_path, mount.sub_path_expr) if volume is not None else ""
-    return Mount(path, mount.mount_path)
+    if volume is None:
+        return Mount("", mount.mount_path)
+    expression = mount.sub_path_expr
+    if not expression:
+        return Mount(host_path(volume, mount.sub_path), mount.mount_path)
+    entries = ((each.name, each.value, each.path) for each in spec.env or ())
+    sub_path = expanded(expression, variables_of(entries, downward))
+    if sub_path is not None:
+        return Mount(host_path(volume, sub_path), mount.mount_path)
+    certain = expression[: expression.index("$")].rpartition("/")[0]
+    return Mount(host_path(volume, certain), mount.mount_path, exact=False)
 
 
 def _ours(pairs: Mapping[str, str] | None) -> dict[str, str]:
@@ -212,14 +234,37 @@ class _Port(msgspec.Struct, frozen=True, rename="camel"):
     container_port: int = 0
 
 
+class _FieldRef(msgspec.Struct, frozen=True, rename="camel"):
+    field_path: str = ""
+
+
+class _Source(msgspec.Struct, frozen=True, rename="camel"):
+    field_ref: _FieldRef | None = None
+
+
+class _Variable(msgspec.Struct, frozen=True, rename="camel"):
+    name: str = ""
+    value: str = ""
+    value_from: _Source | None = None
+
+    @property
+    def path(self) -> str | None:
+        """See `expansion.variables_of`."""
+        if self.value_from is None:
+            return None
+        return self.value_from.field_ref.field_path if self.value_from.field_ref is not None else ""
+
+
 class _ContainerSpec(msgspec.Struct, frozen=True, rename="camel"):
     name: str = ""
+    env: list[_Variable] | None = None
     volume_mounts: list[_VolumeMount] | None = None
     ports: list[_Port] | None = None
 
 
 class _Spec(msgspec.Struct, frozen=True, rename="camel"):
     node_name: str = ""
+    service_account_name: str = ""
     volumes: list[_Volume] | None = None
     containers: list[_ContainerSpec] | None = None
     init_containers: list[_ContainerSpec] | None = None

@@ -106,7 +106,7 @@ def to_messages(workers: Iterable[Worker]) -> list[pb.WorkerPod]:
             ready=worker.ready,
             container_start=worker.container_start,
             engine=worker.engine,
-            mounts=[pb.Mount(host_path=mount.host_path, mount_path=mount.mount_path) for mount in worker.mounts],
+            mounts=[_mount(mount) for mount in worker.mounts],
         )
         for worker in sorted(workers, key=lambda worker: worker.uid)
         if not worker.ending
@@ -174,3 +174,8 @@ def _port(pod: Pod, container: Container) -> int:
         return int(text)
     named = (number for name, number in container.ports if name == SYSTEM_PORT_NAME and 0 < number < 65536)
     return next(named, SYSTEM_PORT)
+
+
+def _mount(mount: Mount) -> pb.Mount:
+    # A path that is not exact would lead an engine to the wrong place: the pod is told the original URI instead.
+    return pb.Mount(host_path=mount.host_path if mount.exact else "", mount_path=mount.mount_path)

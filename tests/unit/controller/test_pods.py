@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from controller.expansion import expanded
 from controller.pods import Container, Mount, host_path, read_pod
 
 POD: dict[str, Any] = {
@@ -110,30 +111,91 @@ def test_a_pod_of_other_types_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("volume", "sub_path", "expression", "expected"),
+    ("volume", "sub_path", "expected"),
     [
-        ("/a/b", "", "", "/a/b"),
-        ("//a//b/./", "", "", "/a/b"),
-        ("/a", "models/x", "", "/a/models/x"),
-        ("/a", "", "models/$(NAME)/x", "/a/models"),
-        ("/a", "", "models/x$(NAME)", "/a/models"),
-        ("/a", "", "$(NAME)", "/a"),
-        ("/a", "", "models/x", "/a/models/x"),
-        ("/a", "../etc", "", "/a"),
-        ("/a", "/etc", "", "/a"),
-        ("/a/../etc", "", "", ""),
-        ("a", "", "", ""),
-        ("", "", "", ""),
-        ("/", "", "", "/"),
+        ("/a/b", "", "/a/b"),
+        ("//a//b/./", "", "/a/b"),
+        ("/a", "models/x", "/a/models/x"),
+        ("/a", "../etc", "/a"),
+        ("/a", "/etc", "/a"),
+        ("/a/../etc", "", ""),
+        ("a", "", ""),
+        ("", "", ""),
+        ("/", "", "/"),
     ],
 )
-def test_which_directory_of_the_host_a_mount_shows(volume: str, sub_path: str, expression: str, expected: str) -> None:
-    assert host_path(volume, sub_path, expression) == expected
+def test_which_directory_of_the_host_a_mount_shows(volume: str, sub_path: str, expected: str) -> None:
+    assert host_path(volume, sub_path) == expected
 
 
-@given(volume=st.text("/.a$(", max_size=12), below=st.text("/.a$(", max_size=12), expression=st.booleans())
-def test_a_mount_never_leads_out_of_its_volume(volume: str, below: str, expression: bool) -> None:
-    path = host_path(volume, "" if expression else below, below if expression else "")
+def mounted(expression: str, env: list[object]) -> Mount:
+    """The mount of `/a` with this expression, in a pod `p` of namespace `ns`."""
+    container = {
+        "name": "main",
+        "env": env,
+        "volumeMounts": [{"name": "v", "mountPath": "/m", "subPathExpr": expression}],
+    }
+    pod = {
+        "metadata": {"name": "p", "namespace": "ns", "uid": "u", "labels": {"team/x": "red"}},
+        "spec": {"nodeName": "n", "volumes": [{"name": "v", "hostPath": {"path": "/a"}}], "containers": [container]},
+    }
+    (mount,) = read_pod(json.dumps(pod).encode()).containers[0].mounts
+    return mount
+
+
+def downward(name: str, path: str) -> object:
+    return {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
+
+
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        ("models/x", Mount("/a/models/x", "/m")),
+        ("models/$(NS)", Mount("/a/models/ns", "/m")),
+        ("$(POD)/$(NODE)", Mount("/a/p/n", "/m")),
+        ("models/$(TEAM)", Mount("/a/models/red", "/m")),
+        ("models/$(NO_TEAM)x", Mount("/a/models/x", "/m")),
+        ("$(BOTH)", Mount("/a/models/ns", "/m")),
+        ("models/$$(NS)", Mount("/a/models/$(NS)", "/m")),
+        ("models/$NS", Mount("/a/models/$NS", "/m")),
+        ("$(UP)", Mount("/a", "/m")),
+        # What comes from elsewhere, or is not there at all, cannot be told.
+        ("models/$(SECRET)/x", Mount("/a/models", "/m", exact=False)),
+        ("models/x$(NOTHING)", Mount("/a/models", "/m", exact=False)),
+        ("$(BEHIND)", Mount("/a", "/m", exact=False)),
+        ("$(IP)", Mount("/a", "/m", exact=False)),
+    ],
+)
+def test_an_expression_is_read_as_the_kubelet_reads_it(expression: str, expected: Mount) -> None:
+    env = [
+        downward("NS", "metadata.namespace"),
+        downward("POD", "metadata.name"),
+        downward("NODE", "spec.nodeName"),
+        downward("TEAM", "metadata.labels['team/x']"),
+        downward("NO_TEAM", "metadata.annotations['none']"),
+        downward("IP", "status.podIP"),
+        {"name": "BOTH", "value": "models/$(NS)"},
+        {"name": "UP", "value": "../$(NS)"},
+        {"name": "SECRET", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}},
+        {"name": "BEHIND", "value": "$(SECRET)"},
+    ]
+    assert mounted(expression, env) == expected
+
+
+@given(volume=st.text("/.a$(", max_size=12), below=st.text("/.a$(", max_size=12))
+def test_a_mount_never_leads_out_of_its_volume(volume: str, below: str) -> None:
+    path = host_path(volume, below)
     top = host_path(volume)
     assert path == top or (top != "" and path.startswith(top.rstrip("/") + "/"))
     assert ".." not in path.split("/")
+
+
+@given(
+    text=st.text("$()A/.", max_size=12),
+    values=st.dictionaries(st.sampled_from(["A", "", "AA"]), st.none() | st.text("$(A)./")),
+)
+def test_an_expression_without_references_stays_as_it_is(text: str, values: dict[str, str | None]) -> None:
+    found = expanded(text, values)
+    if "$" not in text:
+        assert found == text
+    assert found is not None or "$(" in text

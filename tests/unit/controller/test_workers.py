@@ -49,7 +49,7 @@ def test_a_labelled_pod_is_a_worker_with_everything_an_agent_needs() -> None:
     assert (message.uid, message.namespace, message.name) == ("uid-of-worker-0", "ns", "worker-0")
     assert (message.ip, message.port, message.ready) == ("10.0.1.5", 9090, True)
     assert message.container_start == "containerd://1"
-    assert [(mount.host_path, mount.mount_path) for mount in message.mounts] == [tuple(CACHE)]
+    assert [(mount.host_path, mount.mount_path) for mount in message.mounts] == [(CACHE.host_path, CACHE.mount_path)]
     assert worker().address == "http://10.0.1.5:9090"
 
 
@@ -107,3 +107,9 @@ def test_endpoints_are_listed_once_without_those_that_end_or_have_no_address() -
     assert [message.name for message in to_messages({w.uid: w for w in workers}.values())] == ["a", "b", "c"]
     assert worker(name="d", deleting=True).ending
     assert not worker(name="d", deleting=True).ready
+
+
+def test_a_mount_whose_place_is_not_certain_is_nobody_s_way_to_the_cache() -> None:
+    container = Container("main", (CACHE, CACHE._replace(exact=False)), (("system", 9090),), 1, "containerd://1")
+    (message,) = to_messages([worker(containers=(container,))])
+    assert [mount.host_path for mount in message.mounts] == [CACHE.host_path, ""]

@@ -11,6 +11,7 @@ published content has one: models/, hub/, and blobs/.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -80,6 +81,9 @@ class TreeWatch:
 
     def start(self) -> None:
         """Blocks while it walks the tree: one watch for each directory. Raises OSError when there are none left at all."""
+        # A directory that is made while its parent is walked is found twice, which does no harm. The warning about it names all
+        # watches there are, in one line.
+        warnings.filterwarnings("ignore", "Callback with id .* already exists", RuntimeWarning)
         handler = _Handler(self._take)
         for top in (self._paths.models, self._paths.hub, self._paths.blobs):
             self._observer.schedule(handler, str(top), recursive=True, event_filter=_CHANGES)

@@ -309,6 +309,7 @@ async def test_a_lost_index_is_rebuilt_and_everything_read_again_before_it_is_an
     await controller.until_model("team-a", "small", is_ready, after=before)
     assert hub.hub.stats.file_bytes == 0
     assert "the cache had to be mended" in second.logs()
+    assert "the index of the cache was built anew from the disk" in second.logs()
     assert "mend" in second.logs()
     assert_published(cache, "team-a", "small", manifest)
     assert ours(node) == model_labels("team-a", "small", manifest.revision)

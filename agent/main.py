@@ -150,7 +150,9 @@ async def _serve(
     context = {"node": settings.node}
     _log.info("opened the cache %s with %d models", settings.root, len(held), extra=context)
     if store.report.reason:
-        rebuilt = "the index of the cache was built anew from the disk (%s); all content is read again in the background"
+        rebuilt = (
+            "the index of the cache was built anew from the disk (%s); all content is read again in the background"
+        )
         _log.warning(rebuilt, store.report.reason, extra=context)
     if not store.report.clean:
         _log.warning("the cache had to be mended after a crash: %s", store.report, extra=context)

@@ -41,6 +41,7 @@ from agent.listing import tell_listing
 from agent.peers.members import PeerAddress, PeerProblem
 from agent.plan import Condition, View
 from agent.ports import Fetch
+from agent.retraction import Retraction
 from agent.store import Problem
 from agent.surroundings import Surroundings, Traffic, Trouble
 from agent.threads import in_thread
@@ -99,6 +100,7 @@ class ModelWorker:
         self._announced = ""
         """Digest of the manifest for which it was counted how long it took to become ready."""
         self._changed = Wakeup(around.clock)
+        self._retraction = Retraction(lambda: around.shown(key), around.clock)
         self._backoff = self._new_backoff()
         self._view = Kept(view_of)
         self._acted_on: View | None = None
@@ -173,6 +175,7 @@ class ModelWorker:
 
     def poke(self) -> None:
         """Look again, if what the next step is decided on has changed outside this worker."""
+        self._retraction.look()
         if self.view is not self._acted_on:
             self._changed.set()
 
@@ -341,6 +344,9 @@ class ModelWorker:
             self._emptied = self._wanted is None
 
     async def _mend(self, name: str) -> None:
+        force = self.current.snapshot if self.current is not None else None
+        if force is not None and force.name == name and not await self._retraction.confirmed(force.revision):
+            self._say("is mended although the label of this node may still be there", logging.WARNING)
         # What is said against it from now on has to be looked at again.
         self._doubted.discard(name)
         work, stop = mend(self._around.cache, self.key, name)

@@ -8,10 +8,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from random import Random
 
+import pytest
+
 from agent.content import inspect
 from agent.desired import read_desired
 from agent.models import Models, revisions_at_start
 from agent.plan import UNLABELLED
+from agent.retraction import RETRACT_SECONDS
 from agent.slots import Slots
 from agent.store import Problem, ProblemKind
 from modelcache.api.labels import revision_value
@@ -40,6 +43,9 @@ class Node:
         self.fetcher = MemoryFetcher(self.cache, automatic=True)
         self.announced: list[dict[ObjectKey, str]] = []
         self.changed = asyncio.Event()
+        self.clock = FakeClock()
+        self.stuck = ""
+        """What the label shows while the API server does not answer; empty while it does."""
         held = inspect(self.cache)
         self.models = Models(
             "node-1",
@@ -52,7 +58,7 @@ class Node:
             shown=self._shown,
             announce=self._announce,
             changed=self.changed.set,
-            clock=FakeClock(),
+            clock=self.clock,
             unix=lambda: 5000.0,
             rng=Random(1),
         )
@@ -72,6 +78,8 @@ class Node:
             self.models.poke()
 
     def _shown(self, key: ObjectKey) -> str | None:
+        if self.stuck:
+            return self.stuck
         return revision_value(self.announced[-1][key]) if key in self.announced[-1] else UNLABELLED
 
     def report(self) -> ModelReport:
@@ -111,6 +119,22 @@ async def test_what_was_only_changed_is_put_right_from_the_cache() -> None:
         assert node.announced == [{KEY: MANIFEST.revision}, {}, {KEY: MANIFEST.revision}]
         assert node.fetcher.begun == []
         assert (node.models.findings.damages, node.models.findings.repairs) == (1, 1)
+
+
+@pytest.mark.parametrize("answers", [True, False])
+async def test_nothing_is_mended_before_the_label_is_gone_unless_nobody_can_take_it_away(answers: bool) -> None:
+    async with running() as node:
+        node.stuck = revision_value(MANIFEST.revision)
+        node.cache.damage(*KEY, MANIFEST, lost=False)
+        node.models.doubt({SNAPSHOT: [PROBLEM]})
+        await node.clock.until_waiting()
+        assert [finding.reason for finding in node.report().findings] == ["FilesDamaged"]
+        if answers:
+            node.stuck = ""
+            node.models.poke()
+        else:
+            node.clock.advance(RETRACT_SECONDS)
+        await node.until_findings("FilesDamaged", "FilesRepaired")
 
 
 async def test_lost_content_is_fetched_again_although_it_was_fetched_once() -> None:

@@ -128,6 +128,20 @@ def held_of(row: PublishedSnapshot, known: Known | None, condition: Condition | 
     return Held(row, known, snapshot)
 
 
+def own_order(held: Iterable[Held]) -> Wanted | None:
+    """What an agent wants of a model while no controller has told it anything: what is in force, as it was published.
+
+    Then it can be mended from its source; the manifest is on the disk. Not where the source wants a Secret: that was in
+    the memory of a former process. Trying without it would show the names of somebody's files to whichever server the source
+    means without it (an S3 endpoint is in the Secret).
+    """
+    current = next((each for each in held if each.snapshot.current), None)
+    if current is None or current.known is None or not current.row.policy.keyless:
+        return None
+    snapshot = current.snapshot
+    return Wanted(manifest_digest=snapshot.manifest_digest, hub_ref=snapshot.ref, policy=snapshot.policy)
+
+
 def load_held(cache: Cache, key: ObjectKey, conditions: Mapping[str, Condition]) -> tuple[Held, ...]:
     """Everything published of one model. Blocks for the disk. `conditions` is what is known by the name of a snapshot.
 

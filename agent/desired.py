@@ -134,7 +134,7 @@ def _wanted(entry: DesiredModel) -> Wanted:
         credential=Credential(values) if values else None,
         flaw=_flaw(entry),
         trace=readable_trace(entry.trace),
-        policy=Policy(retain=entry.retain, pinned=entry.pinned),
+        policy=Policy(entry.retain, entry.pinned, entry.keyless),
         listing=read_listing(entry.listing) if entry.HasField("listing") else None,
     )
 

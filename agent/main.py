@@ -72,6 +72,9 @@ LABELS_SECONDS = 10.0
 """Until an agent without a cache ends although its labels may still be there (the next one takes them away), and until one
 that was just started looks after its cache although its labels are not."""
 LABELS_LOOK_SECONDS = 0.1
+ALONE_SECONDS = 60.0
+"""After the start, without a word from a controller: longer than another one takes to lead. With one, damaged files may come
+from peers, and with the credential of their source."""
 ZONE_SECONDS = 5.0
 """How long the first stream waits for the node's zone. When it is learned later, the stream begins anew."""
 
@@ -319,9 +322,11 @@ async def _serve(
     parts.append(relayed.run())
     node_server = NodeServer(commands, CachePaths(settings.root).socket)
     serving = await node_server.start()
+    alone = clock.call_later(ALONE_SECONDS, models.manage_alone)
     try:
         return await _until_stopped(stop, [*parts, connect(), *selfcheck.parts()])
     finally:
+        alone.cancel()
         if serving:
             await node_server.stop()
         if exchange is not None:

@@ -16,7 +16,7 @@ from random import Random
 from prometheus_client import CollectorRegistry
 
 from agent import plan
-from agent.content import Held, needed_by
+from agent.content import Held, needed_by, own_order
 from agent.desired import Desired, Peers
 from agent.findings import Findings
 from agent.metrics import AgentMetrics
@@ -253,6 +253,16 @@ class Models:
                 task.cancel()
             if tasks:
                 await asyncio.wait(tasks)
+
+    def manage_alone(self) -> None:
+        """There is no controller: unless one has spoken, what is damaged is mended without one. See `own_order`."""
+        if self._heard:
+            return
+        for key, worker in self._workers.items():
+            order = own_order(worker.held)
+            if order is not None:
+                _log.debug("is kept whole without a controller", extra={"model": str(key)})
+                worker.want(heard=False, wanted=order)
 
     async def sweep(self) -> None:
         """Delete content that no model needs. Raises StoreError.

@@ -6,8 +6,9 @@ desired state was replayed, or where the process was killed. Carrying the step o
 
 The orders that must never be broken, and the place where each of them is held:
 
-- Nothing is removed unless a controller has said so: `heard` is False (and `wanted` None) until the first desired state,
-  and a model whose manifest the controller does not know yet is kept as it is.
+- Nothing is removed, switched or published unless a controller has said so: `heard` is False until the first desired state.
+  Until then, what is published is put right where that is possible, and else kept as it is. So is a model whose manifest
+  the controller does not know yet.
 - The label goes before the files: `RemoveModel` only once the API server has confirmed that the label is gone.
 - An adapter goes out of the engines before its files go: `AwaitUnload` (see `agent.lora`).
 - Files come before the label: `announced` names only a revision that is published, sound and `current`.
@@ -83,7 +84,7 @@ class View:
     """Everything that decides about one model.
 
     `heard`: a desired state has been received since the process started. `wanted`: the model's entry in it, None when it
-    is not listed. `target`: the wanted manifest, once it is known. `fetched`: every file of the target is in the store and
+    is not listed; before it, what this agent wants of itself (see `agent.content.own_order`). `target`: the wanted manifest, once it is known. `fetched`: every file of the target is in the store and
     was checked. `contradiction`: how the target's digests differ from those of the bytes that were fetched for it, empty
     when they do not. `shown`: value of the revision label that the API server has confirmed, UNLABELLED when it has
     confirmed that there is none, None when neither is known. `emptied`: the files of the model have been removed.
@@ -286,6 +287,8 @@ def next_step(view: View) -> Step:
     if view.contradiction:
         return Refuse("DigestMismatch", view.contradiction)
     held = next((snapshot for snapshot in view.snapshots if snapshot.manifest_digest == target.digest), None)
+    if not view.heard and (held is None or held.sound):
+        return Keep()
     if held is None or not held.sound:
         return _arrival(view, target, held)
     return _settling(view, target, held)

@@ -92,7 +92,7 @@ def why_kept(row: PublishedSnapshot, view: View | None, *, heard: bool, users: U
         return "in force"
     if view is not None and _is_wanted(row, view):
         return "wanted"
-    return "pinned" if row.pinned else ""
+    return "pinned" if row.policy.pinned else ""
 
 
 def _is_wanted(row: PublishedSnapshot, view: View) -> bool:

@@ -84,6 +84,7 @@ def _entry(key: ObjectKey, order: Order, company: Company, node: str) -> pb.Desi
         slow=company.slow,
         retain=order.retain,
         pinned=order.pinned,
+        keyless=order.keyless,
         adapter=_adapter(order.adapter, node) if order.adapter else None,
         listing=_listing(order.listing) if order.listing else None,
     )

@@ -202,6 +202,7 @@ class Reconciler:
                 trace=trace_of(model.metadata.uid, model.metadata.generation),
                 retain=(placement_of(model.spec) or NodeLocal()).reclaim_policy == "Retain",
                 pinned=(model.metadata.annotations or {}).get(PIN_ANNOTATION) == "true",
+                keyless=model.spec.source is not None and model.spec.source.secret_ref is None,
                 adapter=adapter_order(model, serving),
             )
         surveyed = self._resolution.survey(model, tracked)

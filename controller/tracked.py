@@ -49,6 +49,7 @@ class Order:
     trace: str = ""
     retain: bool = False
     pinned: bool = False
+    keyless: bool = False
     adapter: AdapterOrder | None = None
     listing: ListingRequest | None = None
 

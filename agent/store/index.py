@@ -11,7 +11,7 @@ where a fact is kept, and losing it costs a re-check, not a download. That decid
 One connection, used under one lock from any thread: SQLite serialises writers anyway, and transactions here are short.
 
 `PRAGMA user_version` is the version of the schema. A file with another version is brought to this one where that is a matter
-of adding a table, and else set aside and rebuilt from the disk.
+of adding a table or a column, and else set aside and rebuilt from the disk.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from agent.store.errors import IndexFailed, IndexLocked, StoreFull
 from agent.store.records import HubClaim, Policy, Publication
 from agent.store.rows import BlobRow, FileRow, PublishedSnapshot
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 BUSY_SECONDS = 5.0
 """How long a statement waits for another process (a `sqlite3` shell of an administrator) that holds the database."""
 
@@ -65,13 +65,17 @@ CREATE TABLE admissions (
     sha256 TEXT, namespace TEXT, refused INTEGER NOT NULL, PRIMARY KEY (sha256, namespace)
 ) WITHOUT ROWID;
 """
-_UPGRADES = {2: _ADMISSIONS}
+_KEYLESS = """
+ALTER TABLE snapshots ADD COLUMN keyless INTEGER NOT NULL DEFAULT 0;
+"""
+_UPGRADES = {2: _ADMISSIONS, 3: _KEYLESS}
 """What leads from one version of the schema to the next, where nothing has to be looked up on the disk for it."""
-
+_NEWEST = _SCHEMA + _ADMISSIONS + _KEYLESS
+"""In the same steps, so that the definitions of a new file and of one that was upgraded are the same."""
 
 _SNAPSHOT_COLUMNS = (
     "namespace, name, snapshot, manifest_digest, source, size, file_count, published_at, verified_at, current, "
-    "hub_repo, hub_commit, hub_ref, last_used, retain, pinned, current_since, current_until"
+    "hub_repo, hub_commit, hub_ref, last_used, retain, pinned, keyless, current_since, current_until"
 )
 
 
@@ -98,9 +102,7 @@ class Index:
             version = connection.execute("PRAGMA user_version").fetchone()[0]
             new = version == 0 and not _tables(connection)
             if new:
-                connection.executescript(
-                    f"BEGIN; {_SCHEMA} {_ADMISSIONS} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;"
-                )
+                connection.executescript(f"BEGIN; {_NEWEST} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;")
             while version in _UPGRADES:
                 connection.executescript(f"BEGIN; {_UPGRADES[version]} PRAGMA user_version={version + 1}; COMMIT;")
                 version += 1
@@ -295,7 +297,7 @@ class Index:
             cursor.execute("DELETE FROM snapshots WHERE namespace = ? AND name = ? AND snapshot = ?", key)
             cursor.execute(
                 f"INSERT INTO snapshots ({_SNAPSHOT_COLUMNS}) "  # noqa: S608
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?, ?, ?, ?, ?, ?, NULL)",
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?, ?, ?, ?, ?, ?, ?, NULL)",
                 (
                     *key,
                     record.manifest_digest,
@@ -306,8 +308,7 @@ class Index:
                     verified_at,
                     *hub,
                     record.published_at if last_used is None else last_used,
-                    record.retain,
-                    record.pinned,
+                    *record.policy,
                     current_since,
                 ),
             )
@@ -331,7 +332,7 @@ class Index:
         """Changes the policy of all snapshots of a model."""
         with self.transaction() as cursor:
             cursor.execute(
-                "UPDATE snapshots SET retain = ?, pinned = ? WHERE namespace = ? AND name = ?",
+                "UPDATE snapshots SET retain = ?, pinned = ?, keyless = ? WHERE namespace = ? AND name = ?",
                 (*policy, namespace, name),
             )
 
@@ -425,7 +426,7 @@ def _tables(connection: sqlite3.Connection) -> set[tuple[str, str]]:
 def _expected_tables() -> set[tuple[str, str]]:
     memory = sqlite3.connect(":memory:")
     try:
-        memory.executescript(_SCHEMA + _ADMISSIONS)
+        memory.executescript(_NEWEST)
         return _tables(memory)
     finally:
         memory.close()
@@ -442,4 +443,5 @@ def _mark_hub_dirty(cursor: sqlite3.Cursor, namespace: str, name: str, snapshot:
 
 def _snapshot(row: Any) -> PublishedSnapshot:
     hub = None if row[10] is None else HubClaim(repo_id=row[10], commit=row[11], ref=row[12])
-    return PublishedSnapshot._make((*row[:9], bool(row[9]), hub, row[13], bool(row[14]), bool(row[15]), *row[16:]))
+    policy = Policy(*map(bool, row[14:17]))
+    return PublishedSnapshot._make((*row[:9], bool(row[9]), hub, row[13], policy, *row[17:]))

@@ -50,13 +50,15 @@ class HubClaim(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Policy(NamedTuple):
-    """What the owner of a model wants done with files that nothing wants any more.
+    """What has to be known about a model while nobody says what is wanted.
 
-    `retain`: they stay, until the room is needed. `pinned`: not even then.
+    Of files that nothing wants any more: `retain`, they stay until the room is needed; `pinned`, not even then.
+    `keyless`: its source is read without a Secret, so an agent without a controller may read it again.
     """
 
     retain: bool = False
     pinned: bool = False
+    keyless: bool = False
 
 
 DELETED = Policy()
@@ -66,8 +68,8 @@ DELETED = Policy()
 class Publication(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One published snapshot. `published_at` is in Unix seconds.
 
-    `retain` and `pinned` are the `Policy` that its DynamoModel had last: they matter most when the
-    DynamoModel is gone, so they have to survive without it. The time of the last use is not in here but is the mtime of the
+    `retain`, `pinned` and `keyless` are the `Policy` that its DynamoModel had last: they matter most when the
+    DynamoModel is gone, or nobody knows of it, so they have to survive without it. The time of the last use is not in here but is the mtime of the
     record, so that it can be moved without writing a file.
     """
 
@@ -79,6 +81,12 @@ class Publication(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     hub: HubClaim | None = None
     retain: bool = False
     pinned: bool = False
+    keyless: bool = False
+
+    @property
+    def policy(self) -> Policy:
+        """What is known about its model while nobody says what is wanted."""
+        return Policy(self.retain, self.pinned, self.keyless)
 
     def encode(self) -> bytes:
         """The record as it is kept on disk."""

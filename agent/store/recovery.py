@@ -36,7 +36,7 @@ from agent.store import hubtree, repair
 from agent.store.durable import fsync_directory, make_directories, remove_empty_parents, remove_tree, write_file
 from agent.store.errors import RecordError
 from agent.store.index import Index
-from agent.store.records import Policy, Publication, alias_keys
+from agent.store.records import Publication, alias_keys
 from agent.store.rows import BlobRow, FileRow, PublishedSnapshot
 from modelcache.manifest import Manifest, ManifestError
 from modelcache.paths import CachePaths
@@ -243,8 +243,8 @@ def _settle(paths: CachePaths, index: Index, row: PublishedSnapshot, *, lost: bo
         return
     if record.hub != row.hub:
         index.set_hub(*row.key, record.hub)
-    if Policy(record.retain, record.pinned) != row.policy:
-        index.set_policy(row.namespace, row.name, Policy(record.retain, record.pinned))
+    if record.policy != row.policy:
+        index.set_policy(row.namespace, row.name, record.policy)
 
 
 def _blob_row(paths: CachePaths, digest: str) -> BlobRow:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from agent.store.records import HubClaim, Policy, Publication
+from agent.store.records import DELETED, HubClaim, Policy, Publication
 
 
 class BlobRow(NamedTuple):
@@ -30,8 +30,8 @@ class FileRow(NamedTuple):
 class PublishedSnapshot(NamedTuple):
     """One published directory. Sizes in bytes, times in Unix seconds; `verified_at` is None until content was re-read.
 
-    `last_used` is when it was published, switched to, or last seen in use by a pod, whichever was last. `retain` and
-    `pinned` are the policy that its DynamoModel had last. `current` pointed at it from
+    `last_used` is when it was published, switched to, or last seen in use by a pod, whichever was last. `policy` is
+    the one that its DynamoModel had last. `current` pointed at it from
     `current_since` (None: never) until `current_until` (None: still, or not known because the index was rebuilt).
     """
 
@@ -47,8 +47,7 @@ class PublishedSnapshot(NamedTuple):
     current: bool
     hub: HubClaim | None
     last_used: float = 0.0
-    retain: bool = False
-    pinned: bool = False
+    policy: Policy = DELETED
     current_since: float | None = None
     current_until: float | None = None
 
@@ -56,11 +55,6 @@ class PublishedSnapshot(NamedTuple):
     def key(self) -> tuple[str, str, str]:
         """Namespace, name and snapshot: what identifies it on this node."""
         return (self.namespace, self.name, self.snapshot)
-
-    @property
-    def policy(self) -> Policy:
-        """What is to be done with it when nothing wants it any more."""
-        return Policy(self.retain, self.pinned)
 
     @property
     def publication(self) -> Publication:
@@ -72,6 +66,7 @@ class PublishedSnapshot(NamedTuple):
             manifest_digest=self.manifest_digest,
             published_at=self.published_at,
             hub=self.hub,
-            retain=self.retain,
-            pinned=self.pinned,
+            retain=self.policy.retain,
+            pinned=self.policy.pinned,
+            keyless=self.policy.keyless,
         )

@@ -309,6 +309,7 @@ class Store:
                 hub=hub,
                 retain=policy.retain,
                 pinned=policy.pinned,
+                keyless=policy.keyless,
             )
             if os.path.lexists(target):
                 # Ours, if the index failed in the last step of an earlier call.
@@ -460,8 +461,7 @@ class Store:
     def _set_policy(self, namespace: str, name: str, policy: Policy) -> None:
         for row in self._index.published():
             if (row.namespace, row.name) == (namespace, name) and row.policy != policy:
-                changed = row._replace(retain=policy.retain, pinned=policy.pinned)
-                recovery.write_record(self.paths, changed.publication, row.last_used)
+                recovery.write_record(self.paths, row._replace(policy=policy).publication, row.last_used)
         self._index.set_policy(namespace, name, policy)
 
     def _refresh_hub(self) -> None:

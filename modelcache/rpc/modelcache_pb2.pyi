@@ -1041,6 +1041,7 @@ class DesiredModel(_message.Message):
     PINNED_FIELD_NUMBER: _builtins.int
     ADAPTER_FIELD_NUMBER: _builtins.int
     LISTING_FIELD_NUMBER: _builtins.int
+    KEYLESS_FIELD_NUMBER: _builtins.int
     manifest_digest: _builtins.str
     """Empty: keep whatever the node has of this model, the controller does not know yet what it should be."""
     hub_ref: _builtins.str
@@ -1061,6 +1062,10 @@ class DesiredModel(_message.Message):
     """spec.storage.nodeLocal.reclaimPolicy is Retain: files that nothing wants any more stay as cache, until room is needed."""
     pinned: _builtins.bool
     """The DynamoModel is annotated as pinned: such files are not evicted, even when room is needed."""
+    keyless: _builtins.bool
+    """spec.source names no Secret: whoever knows the manifest may read the source. So an agent that was started without a controller
+    may mend what it has published.
+    """
     @_builtins.property
     def model(self) -> Global___ModelKey: ...
     @_builtins.property
@@ -1099,10 +1104,11 @@ class DesiredModel(_message.Message):
         pinned: _builtins.bool = ...,
         adapter: Global___Adapter | None = ...,
         listing: Global___ListingOrder | None = ...,
+        keyless: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "credential", b"credential", "listing", b"listing", "model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "attempt", b"attempt", "credential", b"credential", "hub_ref", b"hub_ref", "joined", b"joined", "keep_peers", b"keep_peers", "listing", b"listing", "manifest_digest", b"manifest_digest", "model", b"model", "peers", b"peers", "pinned", b"pinned", "retain", b"retain", "slow", b"slow", "trace", b"trace", "tree_digest", b"tree_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "attempt", b"attempt", "credential", b"credential", "hub_ref", b"hub_ref", "joined", b"joined", "keep_peers", b"keep_peers", "keyless", b"keyless", "listing", b"listing", "manifest_digest", b"manifest_digest", "model", b"model", "peers", b"peers", "pinned", b"pinned", "retain", b"retain", "slow", b"slow", "trace", b"trace", "tree_digest", b"tree_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

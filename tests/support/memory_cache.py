@@ -59,10 +59,12 @@ class MemoryCache:
             raise self.failures[method].pop(0)
         self.log.append((method, *what))
 
-    def put(self, namespace: str, name: str, manifest: Manifest, *, hub: HubClaim | None = None) -> None:
+    def put(
+        self, namespace: str, name: str, manifest: Manifest, *, hub: HubClaim | None = None, policy: Policy = DELETED
+    ) -> None:
         """As if a former process had downloaded, published and switched to this manifest."""
         self.blobs |= {file.sha256 for file in manifest.files if file.sha256}
-        self.publish(namespace, name, manifest, hub)
+        self.publish(namespace, name, manifest, hub, policy)
         self.set_current(namespace, name, manifest.snapshot)
         self.log.clear()
 
@@ -115,7 +117,7 @@ class MemoryCache:
             row = PublishedSnapshot(*key, digest, manifest.source, manifest.size, count, 1000.0, 1000.0, current, hub)
             self.rows[key] = self.rows[key]._replace(hub=hub) if key in self.rows else row
             for other in [other for other in self.rows if other[:2] == key[:2]]:
-                self.rows[other] = self.rows[other]._replace(retain=policy.retain, pinned=policy.pinned)
+                self.rows[other] = self.rows[other]._replace(policy=policy)
             return self.rows[key]
 
     def set_current(self, namespace: str, name: str, snapshot: str) -> None:

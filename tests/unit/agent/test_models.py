@@ -18,7 +18,7 @@ from agent.failures import PERMANENT_RETRY, ManifestUnavailable
 from agent.models import Models, revisions_at_start
 from agent.plan import UNLABELLED
 from agent.slots import Slots
-from agent.store import StoreIOError
+from agent.store import Policy, StoreIOError
 from agent.transfer import IntegrityError, Waiting
 from modelcache.api.labels import revision_value
 from modelcache.kube.resources import ObjectKey
@@ -639,6 +639,43 @@ async def test_lost_content_is_fetched_again_once_the_controller_wants_it() -> N
         assert node.labels.shown == {KEY: NEW}
 
 
+async def test_without_a_controller_lost_content_comes_from_a_source_that_wants_no_secret() -> None:
+    cache = MemoryCache()
+    cache.put(*KEY, manifest(OLD), policy=Policy(keyless=True))
+    cache.put(*KEY, manifest(NEW), policy=Policy(keyless=True))
+    cache.damage(*KEY, manifest(NEW), lost=True)
+    async with running(Harness(cache)) as node:
+        await node.until_problem("FilesChanged")
+        assert (node.labels.shown, node.fetcher.begun) == ({}, [])
+        node.models.manage_alone()
+        await node.until(lambda: node.labels.shown == {KEY: NEW})
+        assert node.done() == ["restore", "downloaded", "restore"], "the other revision stays: nobody has said otherwise"
+        assert [fetch.credential for fetch in node.fetcher.begun] == [None]
+        wanted = wish(*KEY, manifest())
+        wanted.keyless = True
+        node.want(wanted)
+        await node.until_phase(PHASE_READY)
+        await node.until(lambda: node.done()[3:] == ["remove_snapshot"])
+        assert node.labels.log == [{KEY: NEW}], "nothing is fetched, withdrawn or labelled twice"
+        assert len(node.fetcher.begun) == 1
+
+
+async def test_without_a_controller_nobody_asks_a_source_that_wants_a_secret_nor_after_one_has_spoken() -> None:
+    cache, other = MemoryCache(), ObjectKey("team-b", "llama")
+    cache.put(*other, manifest(), policy=Policy(keyless=True))
+    cache.put(*KEY, manifest())
+    cache.damage(*KEY, manifest(), lost=True)
+    async with running(Harness(cache)) as node:
+        node.models.manage_alone()
+        await node.until(lambda: cache.log == [("restore", *KEY, NEW)])
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert (node.fetcher.begun, node.labels.shown) == ([], {other: NEW})
+        node.want()
+        node.models.manage_alone()
+        await node.until_gone(other)
+
+
 async def test_content_that_vanishes_before_it_is_published_is_fetched_again() -> None:
     async with running(Harness(automatic=False)) as node:
         node.know(manifest())
@@ -867,7 +904,7 @@ async def test_retained_files_stay_without_label_or_report_and_come_back_without
         wanted.retain = True
         node.know(manifest())
         node.want(wanted)
-        await node.until(lambda: all(row.retain for row in cache.rows.values()))
+        await node.until(lambda: all(row.policy.retain for row in cache.rows.values()))
         await node.until_phase(PHASE_READY)
         node.want()
         await node.until_gone()

@@ -30,7 +30,7 @@ REVISIONS = ["a" * 40, "b" * 40, "c" * 40]
 TREES = ["1" * 64, "2" * 64]
 
 digests = st.sampled_from(["d1", "d2", "d3"])
-policies = st.builds(Policy, retain=st.booleans(), pinned=st.booleans())
+policies = st.builds(Policy, retain=st.booleans(), pinned=st.booleans(), keyless=st.booleans())
 wanteds = st.builds(
     Wanted,
     manifest_digest=st.none() | digests,
@@ -81,7 +81,7 @@ views = st.builds(
     in_use=st.frozensets(st.sampled_from(REVISIONS)),
     users_known=st.sampled_from([True, True, True, False]),
     loaded=st.frozensets(st.sampled_from(REVISIONS), max_size=2),
-).filter(lambda view: view.heard or view.wanted is None)
+)
 
 
 @examples
@@ -89,6 +89,16 @@ views = st.builds(
 def test_without_a_controller_nothing_is_removed_or_begun(view: View) -> None:
     step = next_step(replace(view, heard=False, wanted=None))
     assert isinstance(step, plan.Keep | plan.Mend)
+
+
+@examples
+@given(views)
+def test_without_a_controller_an_agent_only_puts_right_what_is_published(view: View) -> None:
+    alone = replace(view, heard=False)
+    step = next_step(alone)
+    assert isinstance(step, plan.Keep | plan.Mend | plan.FetchManifest | plan.Download | plan.Refuse)
+    if isinstance(step, plan.Download):
+        assert any(each.manifest_digest == step.digest and not each.sound for each in alone.snapshots)
 
 
 @examples

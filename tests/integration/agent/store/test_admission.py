@@ -56,7 +56,9 @@ def test_an_index_from_before_admissions_is_taken_over(root: Path) -> None:
     with Store.open(root) as store:
         publish(store, "model", {"secret": SECRET})
     connection = sqlite3.connect(root / "state.sqlite3")
-    connection.executescript("DROP TABLE admissions; PRAGMA user_version = 2;")
+    connection.executescript(
+        "ALTER TABLE snapshots DROP COLUMN keyless; DROP TABLE admissions; PRAGMA user_version = 2;"
+    )
     connection.close()
     with Store.open(root) as store:
         assert store.report.clean

@@ -103,7 +103,7 @@ class SmallCache:
             if any(self.users.pods_of(row) for row in rows):
                 continue
             self.leaving.discard(name)
-            if all(row.retain for row in rows):
+            if all(row.policy.retain for row in rows):
                 self.store.release("team", name)
             else:
                 self.store.remove_model("team", name)

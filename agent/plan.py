@@ -84,10 +84,11 @@ class View:
     """Everything that decides about one model.
 
     `heard`: a desired state has been received since the process started. `wanted`: the model's entry in it, None when it
-    is not listed; before it, what this agent wants of itself (see `agent.content.own_order`). `target`: the wanted manifest, once it is known. `fetched`: every file of the target is in the store and
-    was checked. `contradiction`: how the target's digests differ from those of the bytes that were fetched for it, empty
-    when they do not. `shown`: value of the revision label that the API server has confirmed, UNLABELLED when it has
-    confirmed that there is none, None when neither is known. `emptied`: the files of the model have been removed.
+    is not listed; before it, what this agent wants of itself (see `agent.content.own_order`). `target`: the wanted manifest,
+    once it is known. `fetched`: every file of the target is in the store and was checked. `contradiction`: how the target's
+    digests differ from those of the bytes that were fetched for it, empty when they do not. `shown`: value of the revision
+    label that the API server has confirmed, UNLABELLED when it has confirmed that there is none, None when neither is known.
+    `emptied`: the files of the model have been removed.
     `loaded`: names of the snapshots that an engine of this node may have loaded, for a LoRA adapter.
     `in_use`: names of the snapshots for which pods of this node are known to need them. `users_known` False: there may be
     others, nobody knows at the moment.

@@ -68,9 +68,9 @@ DELETED = Policy()
 class Publication(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One published snapshot. `published_at` is in Unix seconds.
 
-    `retain`, `pinned` and `keyless` are the `Policy` that its DynamoModel had last: they matter most when the
-    DynamoModel is gone, or nobody knows of it, so they have to survive without it. The time of the last use is not in here but is the mtime of the
-    record, so that it can be moved without writing a file.
+    `retain`, `pinned` and `keyless` are the `Policy` that its DynamoModel had last: they matter most when the DynamoModel is
+    gone, or nobody knows of it, so they have to survive without it. The time of the last use is not in here but is the mtime
+    of the record, so that it can be moved without writing a file.
     """
 
     namespace: str

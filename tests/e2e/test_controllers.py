@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from agent.sync import CONNECTED
-from modelcache.api.labels import is_ours
-from tests.support.api import Api
+from benchmarks.churn import BASE_MODEL, write_adapter
+from modelcache.api.labels import is_ours, ready_label
+from tests.support.api import Api, Json, Watch
 from tests.support.cluster import CacheCluster, HubProcess, Model, tree_of, write_repository
 from tests.support.waiting import wait_until
+from tests.support.workers_process import WorkersProcess
 
 pytestmark = [pytest.mark.e2e, pytest.mark.conformance]
 
 FILES = {"config.json": b"{}", "model.safetensors": b"weights" * 200_000}
 QUICK = ("--lease-duration", "4", "--certificate-lifetime", "10", "--heartbeat", "2", "--agent-timeout", "120")
 ENROLLED = "has a certificate until"
+IMPATIENT = "tests.support.impatient_agent"
+LORA = "my-lora"
 
 
 @pytest.fixture(autouse=True)
 def repository(repositories: Path) -> Path:
     write_repository(repositories, "org/name", FILES)
+    write_adapter(repositories / "loras" / "mine", weights=b"mine")
     return repositories / "org" / "name"
 
 
@@ -37,7 +43,7 @@ def pair(
     for number in range(2):
         cluster.start_replica(number, *QUICK)
     for node in cluster.nodes:
-        cluster.start_agent(node)
+        cluster.start_agent(node, module=IMPATIENT)
     wait_until(lambda: all(CONNECTED in cluster.logs(node) for node in cluster.nodes), what="all are connected")
     yield cluster
     request.node.add_report_section("teardown", "cluster logs", cluster.all_logs()[-40000:])
@@ -68,9 +74,12 @@ class Witness:
             ],
         }
 
-    def check(self) -> None:
+    def check(self, but: Collection[str] = ()) -> None:
         """All is as it was."""
-        assert self._look() == self._before
+        now = self._look()
+        assert {what: found for what, found in now.items() if what not in but} == {
+            what: found for what, found in self._before.items() if what not in but
+        }
 
 
 def certificates(cluster: CacheCluster) -> list[int]:
@@ -78,11 +87,52 @@ def certificates(cluster: CacheCluster) -> list[int]:
     return [cluster.logs(node).count(ENROLLED) for node in cluster.nodes]
 
 
+def certified_until(cluster: CacheCluster, node: str) -> datetime:
+    """When the last certificate of an agent ends, as it says itself."""
+    until = cluster.logs(node).rpartition(ENROLLED)[2].split()[0]
+    return datetime.strptime(until, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+
+
+def flip_a_bit(path: Path) -> None:
+    """In place, so that every link to the content has it."""
+    path.chmod(0o644)
+    with path.open("r+b") as file:
+        file.seek(1000)
+        byte = file.read(1)[0]
+        file.seek(1000)
+        file.write(bytes([byte ^ 1]))
+
+
+def watching(api: Api, node: str) -> Watch:
+    """What happens to a Node from now on."""
+    version = api.get(f"/api/v1/nodes/{node}").expect(200)["metadata"]["resourceVersion"]
+    return api.watch("/api/v1/nodes", resourceVersion=version, fieldSelector=f"metadata.name={node}")
+
+
+def is_ready(event: Json, node: str, model: Model) -> bool:
+    """Whether the Node carries the model's label."""
+    metadata = event["object"]["metadata"]
+    assert metadata["name"] == node
+    return bool(metadata["labels"].get(ready_label(model.namespace, model.name)) == "Ready")
+
+
+@pytest.fixture
+def workers(pair: CacheCluster, kubeconfig: Path, namespace: str) -> Iterator[WorkersProcess]:
+    """A worker on the second node."""
+    process = WorkersProcess(kubeconfig, namespace, pair.directory, {"worker": pair.nodes[1]})
+    yield process
+    process.close()
+
+
 @pytest.mark.timeout(300)  # leases and certificates have to run out in it, on a machine that may be busy
-def test_controllers_die_and_nothing_is_done_twice(pair: CacheCluster, api: Api, namespace: str) -> None:
-    model = Model(api, namespace, "first")
+def test_controllers_die_and_nothing_is_done_twice(
+    pair: CacheCluster, workers: WorkersProcess, api: Api, namespace: str
+) -> None:
+    model, adapter = Model(api, namespace, "first"), Model(api, namespace, "adapter")
     model.create("hf://org/name")
+    adapter.create("hf://loras/mine", modelName=LORA, baseModelName=BASE_MODEL, modelType="lora")
     model.wait_ready()
+    adapter.wait_condition("EndpointsReady", "True")
     witness = Witness(pair, model)
     first = wait_until(pair.leader, what="somebody leads")
 
@@ -96,25 +146,49 @@ def test_controllers_die_and_nothing_is_done_twice(pair: CacheCluster, api: Api,
     had = certificates(pair)
     wait_until(lambda: all(now > then for now, then in zip(certificates(pair), had, strict=True)), what="renewals")
     witness.check()
+    connections = pair.logs(pair.nodes[1]).count(CONNECTED)
 
-    # Nobody leads for longer than any certificate is good; an agent dies meanwhile.
-    pair.kill(second)
-    pair.kill(pair.nodes[0])
-    pair.start_agent(pair.nodes[0])
-    wait_until(lambda: "no new certificate" in pair.logs(pair.nodes[0]), what="the agent works without a controller")
-    wait_until(
-        lambda: "certificate has expired" in pair.logs(pair.nodes[1]) or "no controller" in pair.logs(pair.nodes[1])
-    )
+    # Nobody leads for longer than any certificate is good. An agent dies meanwhile, and keeps no key on its disk.
+    lone, lasting = pair.nodes
+    for controller in (first, second):
+        pair.kill(controller)
+    pair.kill(lone)
+    pair.start_agent(lone, module=IMPATIENT)
+    wait_until(lambda: "no new certificate" in pair.logs(lone), what="the agent works without a controller")
+    wait_until(lambda: datetime.now(UTC) > certified_until(pair, lasting), what="the other one's certificate ends")
     witness.check()
 
+    # An engine that has forgotten its adapter gets it back.
+    workers.restart("worker")
+    wait_until(lambda: workers.all_adapters() == {"worker": {LORA}}, what="the adapter is loaded again")
+    witness.check()
+
+    # Neither has a certificate that a peer would accept: what is damaged comes from the source.
+    for node in pair.nodes:
+        before = pair.hub.file_bytes()
+        with watching(api, node) as events:
+            flip_a_bit(pair.paths(node).current(namespace, model.name) / "model.safetensors")
+            events.until(lambda event, of=node: not is_ready(event, of, model))
+            events.until(lambda event, of=node: is_ready(event, of, model))
+        assert pair.hub.file_bytes() - before == len(FILES["model.safetensors"])
+    assert "is kept whole without a controller" in pair.logs(lone)
+    witness.check(but={"bytes from the origin", "versions"})
+
+    mended = Witness(pair, model)
     for number in range(2):
         pair.start_replica(number, *QUICK)
     wait_until(pair.leader, what="somebody leads again")
-    wait_until(lambda: CONNECTED in pair.logs(pair.nodes[0]), what="the agent is back")
+    wait_until(lambda: CONNECTED in pair.logs(lone), what="the agent that was started without a controller is back")
+    wait_until(lambda: pair.logs(lasting).count(CONNECTED) > connections, what="the other one is back")
     model.wait_ready()
-    witness.check()
+    adapter.wait_condition("EndpointsReady", "True")
+    mended.check()
     other.delete()
     wait_until(other.gone, what="the new leader works")
+    adapter.delete()
+    wait_until(adapter.gone, what="the agent takes it out of the engine")
+    assert workers.all_adapters() == {"worker": set()}
+    workers.remove("worker")  # its pod mounts the namespace, so all that is in there is in use
     model.delete()
     wait_until(model.gone, what="agents do as they are told")
 

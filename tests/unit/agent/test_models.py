@@ -649,7 +649,9 @@ async def test_without_a_controller_lost_content_comes_from_a_source_that_wants_
         assert (node.labels.shown, node.fetcher.begun) == ({}, [])
         node.models.manage_alone()
         await node.until(lambda: node.labels.shown == {KEY: NEW})
-        assert node.done() == ["restore", "downloaded", "restore"], "the other revision stays: nobody has said otherwise"
+        assert node.done() == ["restore", "downloaded", "restore"], (
+            "the other revision stays: nobody has said otherwise"
+        )
         assert [fetch.credential for fetch in node.fetcher.begun] == [None]
         wanted = wish(*KEY, manifest())
         wanted.keyless = True

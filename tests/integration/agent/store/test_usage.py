@@ -104,7 +104,10 @@ def test_a_policy_holds_for_all_snapshots_of_the_model(root: Path) -> None:
         updated(store, clock)
         publish(store, "other", {"a": b"new"}, NEW)
         store.publish("team", "model", manifest({"a": b"new"}, NEW), policy=Policy(retain=True))
-        assert {(row.name, row.snapshot) for row in store.published() if row.policy.retain} == {("model", OLD), ("model", NEW)}
+        assert {(row.name, row.snapshot) for row in store.published() if row.policy.retain} == {
+            ("model", OLD),
+            ("model", NEW),
+        }
 
 
 def test_a_lost_record_does_not_keep_users_from_being_told(root: Path) -> None:

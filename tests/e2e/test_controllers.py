@@ -39,15 +39,17 @@ def pair(
 ) -> Iterator[CacheCluster]:  # fmt: skip
     """Two nodes with agents and two controllers."""
     cluster = CacheCluster(api, kubeconfig, tmp_path / "nodes", hub, nodes=2, controllers=2)
-    cluster.project(*cluster.nodes)
-    for number in range(2):
-        cluster.start_replica(number, *QUICK)
-    for node in cluster.nodes:
-        cluster.start_agent(node, module=IMPATIENT)
-    wait_until(lambda: all(CONNECTED in cluster.logs(node) for node in cluster.nodes), what="all are connected")
-    yield cluster
-    request.node.add_report_section("teardown", "cluster logs", cluster.all_logs()[-40000:])
-    cluster.close()
+    try:
+        cluster.project(*cluster.nodes)
+        for number in range(2):
+            cluster.start_replica(number, *QUICK)
+        for node in cluster.nodes:
+            cluster.start_agent(node, module=IMPATIENT)
+        wait_until(lambda: all(CONNECTED in cluster.logs(node) for node in cluster.nodes), what="all are connected")
+        yield cluster
+    finally:
+        request.node.add_report_section("teardown", "cluster logs", cluster.all_logs()[-40000:])
+        cluster.close()
 
 
 class Witness:

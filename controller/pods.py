@@ -37,11 +37,16 @@ class Mount(NamedTuple):
 
     It is empty for volumes of another kind, which matter only because they hide what is below `mount_path`. Where a part of the
     sub path cannot be told, `exact` is false, and `host_path` a directory above the one that is mounted.
+
+    `claim` is the PersistentVolumeClaim (of the pod's namespace) whose volume this is, `sub_path` what is mounted of it:
+    `host_path` is then what `controller.claims` finds, and empty before.
     """
 
     host_path: str
     mount_path: str
     exact: bool = True
+    claim: str = ""
+    sub_path: str = ""
 
 
 class Container(NamedTuple):
@@ -92,6 +97,11 @@ class Pod:
         """The mounts of all its containers."""
         return tuple(mount for container in self.containers for mount in container.mounts) + self.extra_mounts
 
+    @property
+    def claims(self) -> frozenset[str]:
+        """The PersistentVolumeClaims that it mounts."""
+        return frozenset(mount.claim for mount in self.mounts if mount.claim)
+
 
 def pods_informer(client: KubeClient) -> Informer[Pod]:
     """Follows all pods that a node has taken on and that have not ended, with the index BY_NODE."""
@@ -100,17 +110,12 @@ def pods_informer(client: KubeClient) -> Informer[Pod]:
     return pods
 
 
-def pods_on(pods: Informer[Pod], node: str) -> list[Pod]:
-    """The active pods on a node, in the order of their uids."""
-    return sorted((pod for pod in pods.lookup(BY_NODE, node) if pod.active), key=lambda pod: pod.uid)
-
-
 def read_pod(data: msgspec.Raw | bytes) -> Pod:
     """What matters of a pod as the API server sent it. Raises msgspec.MsgspecError."""
     found = _DECODER.decode(data)
     meta, spec, status = found.metadata, found.spec, found.status
     states = {state.name: state for state in status.container_statuses or ()}
-    volumes = {volume.name: volume.host_path.path for volume in spec.volumes or () if volume.host_path is not None}
+    volumes = {volume.name: volume for volume in spec.volumes or () if volume.host_path or volume.claim}
     fields = {
         "metadata.name": meta.name,
         "metadata.namespace": meta.namespace,
@@ -142,7 +147,7 @@ def read_pod(data: msgspec.Raw | bytes) -> Pod:
 
 
 def host_path(volume: str, sub_path: str = "") -> str:
-    """The directory of the host that a mount of a `hostPath` volume shows; empty when the volume's path is none."""
+    """The directory of the host that a mount of a volume shows; empty when the volume's path is none."""
     if not volume.startswith("/") or ".." in volume.split("/"):
         return ""
     if sub_path.startswith("/") or ".." in sub_path.split("/"):
@@ -154,7 +159,7 @@ def host_path(volume: str, sub_path: str = "") -> str:
 def _container(
     spec: _ContainerSpec,
     state: _ContainerStatus | None,
-    volumes: Mapping[str, str],
+    volumes: Mapping[str, _Volume],
     downward: Callable[[str], str | None],
 ) -> Container:
     running = state.state.running if state is not None and state.state is not None else None
@@ -168,20 +173,27 @@ def _container(
 
 
 def _mount(
-    mount: _VolumeMount, volumes: Mapping[str, str], spec: _ContainerSpec, downward: Callable[[str], str | None]
+    mount: _VolumeMount, volumes: Mapping[str, _Volume], spec: _ContainerSpec, downward: Callable[[str], str | None]
 ) -> Mount:
     volume = volumes.get(mount.name)
     if volume is None:
         return Mount("", mount.mount_path)
+    sub_path, exact = _sub_path(mount, spec, downward)
+    if volume.host_path is not None:
+        return Mount(host_path(volume.host_path.path, sub_path), mount.mount_path, exact)
+    return Mount("", mount.mount_path, exact, volume.claim, sub_path)
+
+
+def _sub_path(mount: _VolumeMount, spec: _ContainerSpec, downward: Callable[[str], str | None]) -> tuple[str, bool]:
+    """What of its volume is mounted, and whether that is exact; see `Mount`."""
     expression = mount.sub_path_expr
     if not expression:
-        return Mount(host_path(volume, mount.sub_path), mount.mount_path)
+        return mount.sub_path, True
     entries = ((each.name, each.value, each.path) for each in spec.env or ())
     sub_path = expanded(expression, variables_of(entries, downward))
     if sub_path is not None:
-        return Mount(host_path(volume, sub_path), mount.mount_path)
-    certain = expression[: expression.index("$")].rpartition("/")[0]
-    return Mount(host_path(volume, certain), mount.mount_path, exact=False)
+        return sub_path, True
+    return expression[: expression.index("$")].rpartition("/")[0], False
 
 
 def _ours(pairs: Mapping[str, str] | None) -> dict[str, str]:
@@ -217,9 +229,18 @@ class _HostPath(msgspec.Struct, frozen=True):
     path: str = ""
 
 
+class _ClaimSource(msgspec.Struct, frozen=True, rename="camel"):
+    claim_name: str = ""
+
+
 class _Volume(msgspec.Struct, frozen=True, rename="camel"):
     name: str = ""
     host_path: _HostPath | None = None
+    persistent_volume_claim: _ClaimSource | None = None
+
+    @property
+    def claim(self) -> str:
+        return self.persistent_volume_claim.claim_name if self.persistent_volume_claim is not None else ""
 
 
 class _VolumeMount(msgspec.Struct, frozen=True, rename="camel"):

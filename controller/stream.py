@@ -25,15 +25,15 @@ import grpc
 from grpc import aio
 
 from controller import uses
+from controller.claims import NodePods
 from controller.desired import to_message, verdict, without_peers
 from controller.nodes import Node
-from controller.pods import Pod, pods_on
 from controller.registry import Registry, Session
 from controller.relay import Relay
 from controller.resolver import Outcome, outcome_of
 from controller.swarms import Swarms, peers_interval
 from controller.tracked import Memory, Order, Tracked
-from controller.workers import Workers, to_messages
+from controller.workers import to_messages, workers_among
 from modelcache.api.model import DynamoModel
 from modelcache.kube.clock import Clock, Timer
 from modelcache.kube.informer import Informer
@@ -71,8 +71,7 @@ class Desk:
     memory: Memory
     models: Informer[DynamoModel]
     nodes: Informer[Node]
-    workers: Workers
-    pods: Informer[Pod]
+    pods: NodePods
     relay: Relay
     clock: Clock
     term: str
@@ -103,13 +102,11 @@ class Desk:
 
     def workers_on(self, session: Session) -> list[pb.WorkerPod] | None:
         """The worker pods on the node of this stream, None while pods have not been read."""
-        return to_messages(self.workers.on_node(session.node)) if self.workers.known else None
+        return to_messages(workers_among(self.pods.on(session.node))) if self.pods.known else None
 
     def uses_on(self, session: Session) -> list[pb.PodUse] | None:
         """What pods on the node of this stream use, None while pods have not been read."""
-        if not self.pods.synced.is_set():
-            return None
-        return uses.to_messages(pods_on(self.pods, session.node), session.cache_root)
+        return uses.to_messages(self.pods.on(session.node), session.cache_root) if self.pods.known else None
 
     def is_settled(self, session: Session) -> bool:
         """Whether every model has been looked at since the stream began."""

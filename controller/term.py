@@ -13,6 +13,7 @@ from collections.abc import Collection, Hashable
 from datetime import UTC, datetime
 from random import Random
 
+from controller.claims import NodePods
 from controller.discovery import Discovery
 from controller.manifests import ManifestStore
 from controller.metrics import ControllerMetrics, ControllerState
@@ -78,8 +79,8 @@ class Term:
         self._nodes = Informer(client, NODES, Node)
         self._pods = pods_informer(client)
         self._services = services_informer(client)
-        self._workers = Workers(self._pods)
-        self._discovery = Discovery(self._models, self._workers, HeadlessServices(client, self._services))
+        self._node_pods = NodePods(client, self._pods)
+        self._discovery = Discovery(self._models, Workers(self._pods), HeadlessServices(client, self._services))
         self._queue: WorkQueue[ObjectKey] = WorkQueue("models", cap=LONGEST_RETRY, clock=clock)
         self._node_queue: WorkQueue[str] = WorkQueue("nodes", cap=LONGEST_RETRY, clock=clock)
         self._registry = Registry(clock, timeout=settings.agent_timeout, on_lag=metrics.acknowledged)
@@ -114,6 +115,7 @@ class Term:
                 # Waited for only briefly: without the right to read pods, models still have to reach their nodes.
                 group.create_task(self._pods.run(), name="informer of Pods")
                 group.create_task(self._services.run(), name="informer of Services")
+                group.create_task(self._node_pods.run(), name="claims of pods")
                 await self._models.wait_synced()
                 await self._nodes.wait_synced()
                 group.create_task(self._wait_for_pods(), name="first list of Pods and Services")
@@ -121,8 +123,7 @@ class Term:
                 _log.info("serving: %d DynamoModels, %d nodes", len(self._models.keys()), len(self._nodes.keys()))
                 self._registry.start()
                 desk = Desk(
-                    self._registry, self._memory, self._models, self._nodes, self._workers, self._pods, self._relay,
-                    self._clock,
+                    self._registry, self._memory, self._models, self._nodes, self._node_pods, self._relay, self._clock,
                     term=secrets.token_hex(4), heartbeat=self._settings.heartbeat, listed=self._listed,
                 )  # fmt: skip
                 await self._server.open(desk)
@@ -151,7 +152,7 @@ class Term:
     async def _wait_for_pods(self) -> None:
         """Look at models with pods and Services known, unless those cannot be read: caching must not wait for them."""
         timer = self._clock.call_later(PODS_WAIT, self._pods_awaited.set)
-        await self._pods.wait_synced()
+        await self._node_pods.wait_known()
         await self._services.wait_synced()
         timer.cancel()
         self._pods_awaited.set()
@@ -166,6 +167,7 @@ class Term:
         self._models.on_change(self._model_changed)
         self._nodes.on_change(self._node_changed)
         self._pods.on_change(self._pod_changed)
+        self._node_pods.on_change(self._mounts_changed)
         self._services.on_change(self._service_changed)
         self._registry.on_models = self._reported
         self._registry.on_node = self._presence_changed
@@ -189,7 +191,7 @@ class Term:
     def _pod_changed(self, old: Pod | None, new: Pod | None) -> None:
         for pod in filter(None, (old, new)):
             session = self._registry.session_of(pod.node)
-            if session is not None and uses_of(pod, session.cache_root):
+            if session is not None and (pod.claims or uses_of(pod, session.cache_root)):
                 session.wake.set()
         before, after = (worker_of(pod) if pod is not None else None for pod in (old, new))
         if before == after:
@@ -200,6 +202,11 @@ class Term:
             session = self._registry.session_of(worker.node)
             if session is not None:
                 session.wake.set()
+
+    def _mounts_changed(self, pod: Pod) -> None:
+        session = self._registry.session_of(pod.node)
+        if session is not None:
+            session.wake.set()
 
     def _service_changed(self, old: PartialObject | None, new: PartialObject | None) -> None:
         for key in self._discovery.models_of_service(old, new):

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from controller.pods import Container, Mount, Pod, pods_on
+from controller.pods import Container, Mount, Pod
 from modelcache.api.labels import (
     BASE_MODEL_ANNOTATION,
     BASE_MODEL_HASH_LABEL,
@@ -89,6 +89,11 @@ def worker_of(pod: Pod) -> Worker | None:
     )
 
 
+def workers_among(pods: Iterable[Pod]) -> list[Worker]:
+    """The workers in some pods, of all namespaces."""
+    return [worker for worker in map(worker_of, pods) if worker is not None]
+
+
 def endpoints_of(workers: Iterable[Worker]) -> list[Worker]:
     """Those that can be talked to, each once, in the order of their names."""
     return sorted({w.uid: w for w in workers if w.ip and not w.ending}.values(), key=lambda w: (w.name, w.uid))
@@ -114,7 +119,7 @@ def to_messages(workers: Iterable[Worker]) -> list[pb.WorkerPod]:
 
 
 class Workers:
-    """The worker pods of the cluster, found by node and by base model, from an informer of all pods."""
+    """The worker pods of the cluster, found by base model, from an informer of all pods."""
 
     def __init__(self, pods: Informer[Pod]) -> None:
         """To be called before `pods` runs: it declares an index."""
@@ -135,12 +140,8 @@ class Workers:
         """All workers of a base model, None while pods have not been read."""
         if not self.known:
             return None
-        found = map(worker_of, self._pods.lookup(_BY_BASE, _place(namespace, base_model_hash(base_model))))
-        return tuple(worker for worker in found if worker is not None and worker.serves(base_model))
-
-    def on_node(self, node: str) -> list[Worker]:
-        """All workers on a node, of all namespaces."""
-        return [worker for worker in map(worker_of, pods_on(self._pods, node)) if worker is not None]
+        found = self._pods.lookup(_BY_BASE, _place(namespace, base_model_hash(base_model)))
+        return tuple(worker for worker in workers_among(found) if worker.serves(base_model))
 
 
 def _place(namespace: str, base_hash: str) -> str:

@@ -104,6 +104,11 @@ def _claim(obj: Object) -> None:
     obj.setdefault("status", {}).setdefault("phase", "Pending")
 
 
+def _volume(obj: Object) -> None:
+    _stringify(obj.get("spec", {}).get("capacity"))
+    obj.setdefault("status", {}).setdefault("phase", "Pending")
+
+
 def _service(obj: Object) -> None:
     spec = obj.setdefault("spec", {})
     for port in spec.get("ports", ()):
@@ -142,6 +147,7 @@ _RULES: dict[tuple[str, str], Callable[[Object], None]] = {
     ("", "Namespace"): _namespace,
     ("", "Node"): _node,
     ("", "PersistentVolumeClaim"): _claim,
+    ("", "PersistentVolume"): _volume,
     ("", "Pod"): _pod,
     ("", "Secret"): _secret,
     ("", "Service"): _service,

@@ -58,6 +58,7 @@ _KINDS: dict[str, tuple[str, ...]] = {
         "ServiceAccount",
         "Event",
         "PersistentVolumeClaim",
+        "PersistentVolume",
         "Binding",
     ),
     "apps": ("DaemonSet", "Deployment"),

@@ -186,6 +186,15 @@ BUILTIN_RESOURCES: tuple[Resource, ...] = (
     _builtin(
         "",
         "v1",
+        "persistentvolumes",
+        "PersistentVolume",
+        namespaced=False,
+        short=("pv",),
+        subresources=_WITH_STATUS,
+    ),
+    _builtin(
+        "",
+        "v1",
         "pods",
         "Pod",
         short=("po",),

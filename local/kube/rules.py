@@ -84,6 +84,33 @@ def _validate_pod(new: Object, old: Object | None) -> list[Cause]:
     return problems
 
 
+# Fields of a volume's spec that are not its source (core/v1 PersistentVolumeSpec).
+_NO_SOURCE = frozenset(
+    {
+        "accessModes", "capacity", "claimRef", "mountOptions", "nodeAffinity", "persistentVolumeReclaimPolicy",
+        "storageClassName", "volumeAttributesClassName", "volumeMode",
+    }
+)  # fmt: skip
+
+
+def _validate_volume(new: Object, old: Object | None) -> list[Cause]:
+    spec = new.get("spec", {})
+    problems = [causes.required(f"spec.{field}") for field in ("accessModes", "capacity") if not spec.get(field)]
+    sources = sorted(spec.keys() - _NO_SOURCE)
+    if not sources:
+        problems.append(causes.required("spec", "must specify a volume type"))
+    problems += [causes.forbidden(f"spec.{each}", "may not specify more than 1 volume type") for each in sources[1:]]
+    for source in {"hostPath", "local"} & set(sources):
+        path = spec[source].get("path", "")
+        if not path:
+            problems.append(causes.required(f"spec.{source}.path"))
+        if ".." in path.split("/"):
+            problems.append(causes.invalid(f"spec.{source}.path", path, "must not contain '..'"))
+    if "local" in sources and not spec.get("nodeAffinity"):
+        problems.append(causes.required("spec.nodeAffinity", "Local volume requires node affinity"))
+    return problems
+
+
 def _hold_namespace(obj: Object) -> None:
     finalizers = obj.setdefault("spec", {}).setdefault("finalizers", [])
     if "kubernetes" not in finalizers:
@@ -255,6 +282,7 @@ _RULES: dict[str, Rules] = {
     "namespaces": Rules(name_check=names.dns_label, prepare_create=_hold_namespace, prepare_update=_keep_namespace),
     "nodes": Rules(status_on_create=True),
     "persistentvolumeclaims": Rules(returns_deleted=True),
+    "persistentvolumes": Rules(validate=_validate_volume, returns_deleted=True),
     "pods": Rules(validate=_validate_pod, counts_generation=True, returns_deleted=True, graceful=True),
     "serviceaccounts": Rules(unconditional_update=False, returns_deleted=True),
     "services": Rules(name_check=names.dns_1035_label, create_on_update=True, returns_deleted=True),

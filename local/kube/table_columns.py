@@ -113,19 +113,44 @@ def _service_account(obj: Object, now: datetime) -> Row:
     return Row([name_of(obj), len(list_at(obj, "secrets")), age_of(obj, now)])
 
 
-def _claim(obj: Object, now: datetime) -> Row:
-    spec, status = map_at(obj, "spec"), map_at(obj, "status")
+def _access_modes(holder: Object) -> str:
     short = {"ReadWriteOnce": "RWO", "ReadOnlyMany": "ROX", "ReadWriteMany": "RWX", "ReadWriteOncePod": "RWOP"}
-    bound = bool(spec.get("volumeName"))
-    modes = [short[mode] for mode in short if mode in list_at(status, "accessModes")]
-    phase = "Terminating" if dig(obj, "metadata", "deletionTimestamp") else status.get("phase", "")
+    return ",".join(short[mode] for mode in short if mode in list_at(holder, "accessModes"))
+
+
+def _phase(obj: Object) -> str:
+    return "Terminating" if dig(obj, "metadata", "deletionTimestamp") else str(map_at(obj, "status").get("phase", ""))
+
+
+def _volume(obj: Object, now: datetime) -> Row:
+    spec, claim = map_at(obj, "spec"), map_at(obj, "spec", "claimRef")
     return Row(
         [
             name_of(obj),
-            phase,
+            str(map_at(spec, "capacity").get("storage", "")),
+            _access_modes(spec),
+            spec.get("persistentVolumeReclaimPolicy", ""),
+            _phase(obj),
+            f"{claim.get('namespace', '')}/{claim.get('name', '')}" if claim else "",
+            spec.get("storageClassName", ""),
+            spec.get("volumeAttributesClassName") or UNSET,
+            map_at(obj, "status").get("reason", ""),
+            age_of(obj, now),
+            spec.get("volumeMode") or UNSET,
+        ]
+    )
+
+
+def _claim(obj: Object, now: datetime) -> Row:
+    spec, status = map_at(obj, "spec"), map_at(obj, "status")
+    bound = bool(spec.get("volumeName"))
+    return Row(
+        [
+            name_of(obj),
+            _phase(obj),
             spec.get("volumeName", ""),
             str(map_at(status, "capacity").get("storage", "")) if bound else "",
-            ",".join(modes) if bound else "",
+            _access_modes(status) if bound else "",
             spec.get("storageClassName", ""),
             spec.get("volumeAttributesClassName") or UNSET,
             age_of(obj, now),
@@ -294,6 +319,22 @@ BUILTIN_TABLES: dict[tuple[str, str], BuiltinTable] = {
             "*Container-Runtime",
         ),
         _node,
+    ),
+    ("", "PersistentVolume"): BuiltinTable(
+        columns(
+            "Name",
+            "Capacity",
+            "Access Modes",
+            "Reclaim Policy",
+            "Status",
+            "Claim",
+            "StorageClass",
+            "VolumeAttributesClass",
+            "Reason",
+            "Age",
+            "*VolumeMode",
+        ),
+        _volume,
     ),
     ("", "PersistentVolumeClaim"): BuiltinTable(
         columns(

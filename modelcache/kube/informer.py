@@ -31,7 +31,7 @@ from modelcache.kube.backoff import Backoff
 from modelcache.kube.cache import Cache, Change, Invalid, Seen
 from modelcache.kube.client import PAGE_SIZE, KubeClient
 from modelcache.kube.clock import Clock, LoopClock
-from modelcache.kube.errors import Gone, KubeError, ServerError, Unreachable, error_from_body, printable
+from modelcache.kube.errors import Forbidden, Gone, KubeError, ServerError, Unreachable, error_from_body, printable
 from modelcache.kube.resources import ObjectKey, ResourceType
 from modelcache.kube.session import Query
 
@@ -127,6 +127,8 @@ class Informer(Generic[T]):
 
         self.synced = asyncio.Event()
         """Set when the first complete list is in the copy and the handlers have seen it. Never cleared."""
+        self.settled = asyncio.Event()
+        """Set with `synced`, or when the server has refused to list: there is nothing to wait for then. Never cleared."""
         self._resource_version = ""
         self._watching = False
         self._last_contact: float | None = None
@@ -213,6 +215,8 @@ class Informer(Generic[T]):
 
     async def _pause(self, error: KubeError) -> None:
         self._last_error = str(error)
+        if isinstance(error, Forbidden):
+            self.settled.set()
         delay = self._backoff.fail(self._clock.now(), error.retry_after)
         then = "watch again" if self._resource_version else "list again"
         _log.warning("%s: %s in %.1f s: %s", self._subject, then, delay, error)
@@ -228,6 +232,7 @@ class Informer(Generic[T]):
         self._resource_version = version
         self._dispatch(self._cache.replace(everything))
         self.synced.set()
+        self.settled.set()
 
     async def _list_in_pages(self, limit: int) -> tuple[str, list[Seen[T]]]:
         everything: list[Seen[T]] = []

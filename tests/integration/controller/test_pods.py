@@ -7,7 +7,8 @@ import secrets
 from collections.abc import Callable
 from typing import Any
 
-from controller.pods import Pod, pods_informer, pods_on
+from controller.claims import NodePods
+from controller.pods import Pod, pods_informer
 from modelcache.kube.client import KubeClient
 from modelcache.kube.informer import Informer
 from modelcache.kube.resources import ObjectKey
@@ -48,10 +49,11 @@ async def test_the_pods_of_a_node(own_kube: KubeServer) -> None:
     api.patch(f"{path}/d/status", {"status": {"phase": "Succeeded"}}).expect(200)
 
     def names(node: str) -> list[str]:
-        return sorted(pod.name for pod in pods_on(pods, node))
+        return sorted(pod.name for pod in on_nodes.on(node))
 
     async with KubeClient.connect(own_kube.kubeconfig, user_agent="tests") as client:
         pods = pods_informer(client)
+        on_nodes = NodePods(client, pods)
         running = asyncio.create_task(pods.run())
         await pods.wait_synced()
         assert (names(here), names(there)) == (["a"], ["b"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from modelcache.api.labels import PIN_ANNOTATION, USES_ANNOTATION
+from modelcache.api.labels import BASE_MODEL_HASH_LABEL, PIN_ANNOTATION, USES_ANNOTATION, base_model_hash
 from modelcache.rpc import modelcache_pb2 as pb
 from tests.integration.controller.conftest import World
 from tests.support.fake_agent import FakeAgent
@@ -85,3 +85,78 @@ async def test_a_deletion_says_which_pods_it_waits_for(world: World) -> None:
     agent.held.clear()
     await agent.report()
     await world.gone(model)
+
+
+def add_claimant(world: World, name: str, node: str, claim: str, *, sub_path: str = "") -> None:
+    """A pod that mounts a claim at /models."""
+    body: dict[str, Any] = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "labels": {BASE_MODEL_HASH_LABEL: base_model_hash("base")}},
+        "spec": {
+            "nodeName": node,
+            "containers": [
+                {
+                    "name": "main",
+                    "image": "engine",
+                    "volumeMounts": [{"name": "models", "mountPath": "/models", "subPath": sub_path}],
+                }
+            ],
+            "volumes": [{"name": "models", "persistentVolumeClaim": {"claimName": claim}}],
+        },
+    }
+    world.api.post(f"/api/v1/namespaces/{world.namespace}/pods", body).expect(201)
+
+
+def add_claim(world: World, name: str, volume: str) -> None:
+    spec: dict[str, Any] = {
+        "accessModes": ["ReadOnlyMany"],
+        "storageClassName": "",
+        "volumeName": volume,
+        "resources": {"requests": {"storage": "1Gi"}},
+    }
+    body = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name}, "spec": spec}
+    world.api.post(f"/api/v1/namespaces/{world.namespace}/persistentvolumeclaims", body).expect(201)
+
+
+def add_volume(world: World, name: str, path: str, claim: str) -> str:
+    """A volume for a claim; its path at the API server."""
+    body = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": name},
+        "spec": {
+            "accessModes": ["ReadOnlyMany"],
+            "capacity": {"storage": "1Gi"},
+            "hostPath": {"path": path},
+            "claimRef": {"namespace": world.namespace, "name": claim},
+        },
+    }
+    world.api.post("/api/v1/persistentvolumes", body).expect(201)
+    return f"/api/v1/persistentvolumes/{name}"
+
+
+def shown(agent: FakeAgent) -> dict[str, str]:
+    """Which directory of the host each worker of the node sees at /models, as the agent was told last."""
+    return {worker.name: worker.mounts[0].host_path for worker in agent.states[-1].workers}
+
+
+async def test_a_mount_of_a_claim_is_one_of_the_directory_of_its_volume(world: World) -> None:
+    agent = await world.agent()
+    directory, volume = f"{ROOT}/models/{world.namespace}", f"{world.namespace}-cache"
+    add_claimant(world, "whole", agent.node, "cache")
+    add_claimant(world, "part", agent.node, "cache", sub_path="m")
+    add_claimant(world, "foreign", agent.node, "taken")
+    add_claim(world, "taken", volume)
+    await agent.until(lambda: shown(agent) == {"whole": "", "part": "", "foreign": ""})
+    assert used(agent) == set(), "nobody knows what is behind the claims"
+    # Bound after the pods have come; another claim that names the same volume gets nothing by that.
+    path = add_volume(world, volume, directory, "cache")
+    add_claim(world, "cache", volume)
+    await agent.until(lambda: used(agent) == {("whole", ""), ("part", "m")})
+    assert shown(agent) == {"whole": directory, "part": f"{directory}/m", "foreign": ""}
+    newcomer = await world.agent()
+    add_claimant(world, "later", newcomer.node, "cache")
+    await newcomer.until(lambda: used(newcomer) == {("later", "")})
+    world.api.delete(path).expect(200)
+    await agent.until(lambda: used(agent) == set())

@@ -1,8 +1,11 @@
 """Every directory of manifests renders, and the API server takes every object of it, without a warning."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 
+from tests.support.kube import start_kube
 from tests.support.kubectl import Kubectl
 from tests.support.manifests import MANIFESTS, kustomizations, render
 
@@ -34,6 +37,21 @@ def test_the_installation_is_applied_twice_and_deleted(kubectl: Kubectl) -> None
         "networkpolicy.networking.k8s.io",
         "poddisruptionbudget.policy",
     } <= kinds
+
+
+def test_what_kubectl_applies_itself_is_unchanged_the_second_time_and_may_be_taken_over(tmp_path: Path) -> None:
+    # A server of its own: who applies with other tools afterwards has other fields.
+    server = start_kube(tmp_path)
+    try:
+        kubectl = Kubectl(server.kubeconfig, tmp_path)
+        # Also what the API server completes is as it was written: else kubectl would patch it again each time.
+        assert {line.split()[-1] for line in kubectl("apply", "-k", MANIFESTS).lines()} == {"created"}
+        assert {line.split()[-1] for line in kubectl("apply", "-k", MANIFESTS).lines()} == {"unchanged"}
+        assert kubectl("diff", "-k", MANIFESTS).stdout == ""
+        kubectl("apply", "--server-side", "-k", MANIFESTS)
+        assert kubectl("diff", "--server-side", "-k", MANIFESTS).stdout == ""
+    finally:
+        server.close()
 
 
 @pytest.mark.parametrize("overlay", ["directories", "openshift", "nvme-pools"])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.store import NotAdmitted, Store
+from agent.store import NotAdmitted, Policy, Store
 from tests.support.caching import NEW, add_blob, digest, manifest, publish
 
 SECRET = b"what only one tenant may have"
@@ -52,15 +52,22 @@ def test_what_is_published_for_a_namespace_counts_without_the_index(root: Path) 
         publish(store, "model", {"secret": SECRET, "more": b"more"}, NEW)
 
 
-def test_an_index_from_before_admissions_is_taken_over(root: Path) -> None:
+@pytest.mark.parametrize(
+    "back",
+    [
+        "ALTER TABLE snapshots DROP COLUMN keyless; PRAGMA user_version = 3;",
+        "ALTER TABLE snapshots DROP COLUMN keyless; DROP TABLE admissions; PRAGMA user_version = 2;",
+    ],
+    ids=["version 3", "version 2, from before admissions"],
+)
+def test_an_older_index_is_taken_over(root: Path, back: str) -> None:
     with Store.open(root) as store:
         publish(store, "model", {"secret": SECRET})
     connection = sqlite3.connect(root / "state.sqlite3")
-    connection.executescript(
-        "ALTER TABLE snapshots DROP COLUMN keyless; DROP TABLE admissions; PRAGMA user_version = 2;"
-    )
+    connection.executescript(back)
     connection.close()
     with Store.open(root) as store:
         assert store.report.clean
+        assert [row.policy for row in store.published()] == [Policy()], "nobody has said that it wants no Secret"
         assert store.has_blob(NAME), "what was verified need not be read again"
         assert holds(store) == {"team": True, "other": False}

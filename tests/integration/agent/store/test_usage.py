@@ -6,6 +6,8 @@ from pathlib import Path
 from agent.store import Policy, Store, User, users_of
 from tests.support.caching import NEW, OLD, manifest, publish
 
+POLICY = Policy(retain=True, pinned=True, keyless=True)
+
 
 class Clock:
     """Unix seconds that the test sets."""
@@ -80,19 +82,19 @@ def test_users_last_use_and_policy_survive_a_restart_and_the_last_two_the_loss_o
         updated(store, clock)
         clock.now = 3000.0
         store.usage.set_users([user(2500.0)])
-        store.publish("team", "model", manifest({"a": b"new"}, NEW), policy=Policy(retain=True, pinned=True))
+        store.publish("team", "model", manifest({"a": b"new"}, NEW), policy=POLICY)
     with Store.open(root, clock) as store:
         assert store.usage.users() == [user(2500.0)]
         used = {row.snapshot: row.last_used for row in store.published()}
         assert used == {OLD: 1000.0, NEW: 3000.0}
-        assert {row.policy for row in store.published()} == {Policy(retain=True, pinned=True)}
+        assert {row.policy for row in store.published()} == {POLICY}
     for part in ("", "-wal", "-shm"):
         Path(f"{root}/state.sqlite3{part}").unlink(missing_ok=True)
     clock.now = 9000.0
     with Store.open(root, clock) as store:
         assert store.report.rebuilt
         assert {row.snapshot: row.last_used for row in store.published()} == used
-        assert {row.policy for row in store.published()} == {Policy(retain=True, pinned=True)}
+        assert {row.policy for row in store.published()} == {POLICY}
         # Nobody knows any more when OLD ceased to be current: whoever started since it was published may be using it.
         store.usage.set_users([user(2500.0)])
         assert pods_of(store, OLD) == ("team/web-0",)

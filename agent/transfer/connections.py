@@ -21,9 +21,11 @@ import ssl
 import threading
 import urllib.parse
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from http.client import HTTPConnection, HTTPSConnection
+from typing import Any, NamedTuple
 
 from agent.transfer.clock import Clock
+from modelcache.sources import destinations
 from modelcache.sources.errors import InvalidURI, Unsupported
 from modelcache.sources.tls import tls_context
 from modelcache.tls.credentials import presented_node
@@ -112,7 +114,7 @@ class Connection:
     def __init__(
         self,
         origin: Origin,
-        raw: http.client.HTTPConnection,
+        raw: HTTPConnection,
         prefix: str,
         headers: dict[str, str],
         authorities: str | None = None,
@@ -127,7 +129,7 @@ class Connection:
         self.idle_since = 0.0
 
     def connect(self, stall_seconds: float) -> None:
-        """Opens the connection when it is not open. Raises OSError."""
+        """Opens the connection when it is not open. Raises OSError, and Unsupported for where no source may lead."""
         if self._sock is None:
             try:
                 self._raw.connect()
@@ -170,6 +172,18 @@ class Connection:
         return bool(poll.poll(0))
 
 
+class _Guarded(HTTPConnection):
+    """Connects nowhere where no source may lead. `http.client` has this attribute to be set by those who connect otherwise."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._create_connection = destinations.connect
+
+
+class _GuardedTLS(_Guarded, HTTPSConnection):
+    """The same, secured."""
+
+
 class ConnectionPool:
     """Idle connections by origin, and by how it was verified. Thread-safe; at most `idle_limit` idle ones are kept for each."""
 
@@ -182,7 +196,11 @@ class ConnectionPool:
         connect_seconds: float,
         tls: Callable[[], ssl.SSLContext] | None = None,
     ) -> None:
-        """`tls` tells how the next connection is secured; by default as `environ` says."""
+        """`tls` tells how the next connection is secured, to hosts that somebody answers for; by default as `environ` says.
+
+        Without it the hosts are those of sources, see `modelcache.sources.destinations`.
+        """
+        self._guarded = tls is None
         self._proxies = Proxies(environ)
         context = tls_context(environ)
         self._tls = tls or (lambda: context)
@@ -196,7 +214,8 @@ class ConnectionPool:
     def take(self, origin: Origin, *, fresh: bool = False, authorities: str | None = None) -> Connection:
         """An idle connection, or a new one that is not connected yet. `fresh` = never an idle one.
 
-        `authorities`: see `modelcache.sources.base.Location`. Raises Unsupported when they are none.
+        `authorities`: see `modelcache.sources.base.Location`. Raises Unsupported when they are none, and here or in `connect`
+        when no source may lead to `origin`.
         """
         while not fresh:
             with self._lock:
@@ -231,6 +250,8 @@ class ConnectionPool:
     def _new(self, origin: Origin, authorities: str | None) -> Connection:
         proxy = self._proxies.proxy_for(origin)
         timeout = self._connect_seconds
+        if self._guarded:
+            destinations.check_host(origin.host)  # what a proxy is asked for, too
         if proxy is None:
             return Connection(origin, self._raw(origin, authorities), "", {}, authorities)
         parts = urllib.parse.urlsplit(proxy)
@@ -246,18 +267,19 @@ class ConnectionPool:
         port = parts.port or 80
         if origin.scheme == "https":
             context = self._context(authorities)
-            tunnel = http.client.HTTPSConnection(parts.hostname, port, timeout=timeout, context=context)
+            tunnel = HTTPSConnection(parts.hostname, port, timeout=timeout, context=context)
             tunnel.set_tunnel(origin.host, origin.port, authority)
             return Connection(origin, tunnel, "", {}, authorities)
         # To a proxy, a plain request names the whole URL (RFC 9112, 3.2.2); Host is the origin, not the proxy.
-        raw = http.client.HTTPConnection(parts.hostname, port, timeout=timeout)
+        raw = HTTPConnection(parts.hostname, port, timeout=timeout)
         return Connection(origin, raw, origin.text, authority, authorities)
 
-    def _raw(self, origin: Origin, authorities: str | None) -> http.client.HTTPConnection:
+    def _raw(self, origin: Origin, authorities: str | None) -> HTTPConnection:
         host, port, timeout = origin.host, origin.port, self._connect_seconds
+        plain, secured = (_Guarded, _GuardedTLS) if self._guarded else (HTTPConnection, HTTPSConnection)
         if origin.scheme == "https":
-            return http.client.HTTPSConnection(host, port, timeout=timeout, context=self._context(authorities))
-        return http.client.HTTPConnection(host, port, timeout=timeout)
+            return secured(host, port, timeout=timeout, context=self._context(authorities))
+        return plain(host, port, timeout=timeout)
 
     def _context(self, authorities: str | None) -> ssl.SSLContext:
         return self._tls() if authorities is None else self._own(authorities)

@@ -6,17 +6,19 @@ the whole is. Redirects are followed here, one by one, so that the credential st
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 import httpx2
 
+from modelcache.sources import destinations
 from modelcache.sources.base import SourceFile
 from modelcache.sources.errors import (
     MalformedListing,
@@ -129,14 +131,15 @@ class HttpClient:
             f"{_shown_url(str(response.url))}: the server does not say how large the file is; serve it as a static file."
         )
 
-    @contextmanager
+    @contextlib.contextmanager
     def _get(self, url: str, *, first_byte: bool) -> Iterator[httpx2.Response]:
         """An answer with content, or 416 for a file without a first byte. Raises SourceError."""
         target, origin = url, _origin(url)
         for _ in range(MAX_REDIRECTS + 1):
             headers = {"Range": "bytes=0-0"} if first_byte else {}
             headers.update(self._credential if _origin(target) == origin else {})
-            with self._translated(target), self._client.stream("GET", target, headers=headers) as response:
+            asked = self._client.stream("GET", target, headers=headers, extensions={"trace": _guard(target)})
+            with self._translated(target), asked as response:
                 if response.status_code in (301, 302, 303, 307, 308):
                     target = _next(target, response)
                     continue
@@ -149,7 +152,7 @@ class HttpClient:
             f"{_shown_url(url)} leads through more than {MAX_REDIRECTS} redirects: give the last address."
         )
 
-    @contextmanager
+    @contextlib.contextmanager
     def _translated(self, url: str) -> Iterator[None]:
         where = _shown_url(url)
         try:
@@ -168,6 +171,35 @@ class HttpClient:
                 ) from None
             detail = str(error) or type(error).__name__
             raise Unreachable(f"{where} cannot be reached ({detail}): check the address, network and proxy.") from None
+
+
+def _guard(url: str) -> Callable[[str, Mapping[str, Any]], None]:
+    """What httpcore calls at each step of a request (its extension `trace`): stops it before anything is sent astray.
+
+    Before connecting, where the answer is clear from the host; and again with the address that was connected to, since the
+    name may have stood for another one a moment before. Of what a proxy is asked for, only addresses are looked at.
+    """
+    host = urlsplit(url).hostname or ""
+    # Where the HTTP client has them from.
+    proxies = {urlsplit(proxy).hostname for proxy in urllib.request.getproxies().values()}
+    to_proxy = False
+
+    def step(event: str, info: Mapping[str, Any]) -> None:
+        nonlocal to_proxy
+        if event == "connection.connect_tcp.started":
+            destinations.check_host(host)
+            to_proxy = info["host"] in proxies
+            if not to_proxy:
+                with contextlib.suppress(OSError):  # that it stands for nothing, connecting will tell
+                    destinations.check_name(info["host"], info["port"])
+        elif event == "connection.connect_tcp.complete" and not to_proxy:
+            stream = info["return_value"]
+            address = destinations.address_of(str(stream.get_extra_info("server_addr")[0]))
+            if address is not None and destinations.is_forbidden(address):
+                stream.close()
+                destinations.check_address(host, address)
+
+    return step
 
 
 def _version(response: httpx2.Response) -> str | None:

@@ -10,9 +10,10 @@ import base64
 import binascii
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any
+from urllib.parse import urlsplit
 
 import boto3
 import botocore.loaders
@@ -24,6 +25,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
 from modelcache.checksums import Checksum
+from modelcache.sources import destinations
 from modelcache.sources.base import SourceFile
 from modelcache.sources.errors import MalformedListing, NotFound, SourceChanged, Unsupported
 from modelcache.sources.s3 import locator_of
@@ -124,7 +126,10 @@ class S3Client:
             retries={"mode": "standard", "total_max_attempts": 3},
             max_pool_connections=_HEAD_THREADS,
         )
-        return session.client("s3", endpoint_url=self.access.endpoint, config=config, verify=self._bundle)
+        client = session.client("s3", endpoint_url=self.access.endpoint, config=config, verify=self._bundle)
+        # Of this client alone: what finds credentials has others, and has to ask the machine for its own.
+        client.meta.events.register("before-send.s3", _check_destination)
+        return client
 
     def _move_to_its_region(self, session: Any) -> None:
         """Requests of boto3 follow a bucket to its region by themselves, presigned addresses cannot."""
@@ -262,6 +267,17 @@ class S3Client:
             asked = Asked(access=self.access, uri=self._uri, signed=self._signed, endpoint=self.endpoint)
             # Without its cause, whose text is the server's.
             raise explain(error, asked) from None
+
+
+def _check_destination(request: Any, **_: Any) -> None:
+    """Each request, redirects included, before it is sent. Raises Unsupported; see `modelcache.sources.destinations`.
+
+    botocore looks the name up once more. What a server that is no S3 answers is nowhere shown.
+    """
+    parts = urlsplit(request.url)
+    destinations.check_host(parts.hostname or "")
+    with suppress(OSError):  # that it stands for nothing, connecting will tell
+        destinations.check_name(parts.hostname or "", parts.port or 443)
 
 
 def sample(

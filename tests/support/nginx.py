@@ -43,6 +43,7 @@ http {{
         location /no-version/ {{ alias {root}/; etag off; if_modified_since off; add_header Last-Modified ""; }}
         location /moved/ {{ rewrite ^/moved/(.*)$ https://127.0.0.1:{other}/$1 redirect; }}
         location /away/ {{ return 302 http://127.0.0.1:{port}$uri; }}
+        location /metadata/ {{ return 302 https://169.254.169.254/latest/meta-data/; }}
         location /round/ {{ return 302 /round/; }}
         location /busy/ {{ return 429; }}
         location /down/ {{ return 503; }}

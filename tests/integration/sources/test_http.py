@@ -3,8 +3,10 @@
 import hashlib
 import os
 import secrets
+import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,9 +16,10 @@ from agent.transfer.errors import Cancelled, IntegrityError
 from controller.request import Request
 from controller.resolver import build_manifest
 from modelcache.manifest import Manifest, ManifestError, ManifestFile
-from modelcache.sources import errors
+from modelcache.sources import destinations, errors
 from modelcache.sources.base import Credential, Location, Resolution, SourceFile
 from modelcache.sources.http import HttpSource
+from modelcache.sources.http_client import _guard
 from modelcache.sources.uri import parse_uri
 from tests.support.instant_clock import InstantClock
 from tests.support.nginx import AUTHORITY, Nginx, nginx
@@ -162,6 +165,7 @@ def test_credentials(server: Nginx, folder: Path, store: Store, kind: str) -> No
         ("{folder}", errors.Unsupported, "slash at the end"),
         ("no-version/{folder}/config.json", errors.Unsupported, "neither ETag nor Last-Modified"),
         ("away/x", errors.Unsupported, "not followed"),
+        ("metadata/x", errors.Unsupported, r"^169\.254\.169\.254 is an address at which a machine"),
         ("round/x", errors.Unsupported, "redirects"),
         ("busy/x", errors.RateLimited, "429"),
         ("down/x", errors.Unreachable, "503"),
@@ -172,6 +176,37 @@ def test_refusals(server: Nginx, folder: Path, path: str, kind: type[errors.Sour
     with pytest.raises(kind, match=says) as caught:
         resolve(server, path.format(folder=folder.name))
     assert type(caught.value) is kind
+
+
+@pytest.mark.parametrize("host", ["169.254.169.254", "[::ffff:169.254.169.254]", "2852039166", "metadata.example"])
+def test_no_source_is_at_an_address_of_the_machine_itself(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = {"metadata.example": "169.254.169.254"}
+    look_up = socket.getaddrinfo
+
+    def resolver(name: str, *rest: Any, **options: Any) -> Any:
+        return look_up(known.get(name, name), *rest, **options)
+
+    monkeypatch.setattr(destinations.check_name, "__defaults__", (resolver,))
+    with pytest.raises(errors.Unsupported, match="no source is read from there"):
+        HttpSource({}).resolve(parse_uri(f"http://{host}/latest/meta-data"), None, None, (), ())
+
+
+@pytest.mark.parametrize("address", ["169.254.169.254", "::ffff:169.254.169.254"])
+def test_a_name_that_stands_for_another_address_when_it_is_connected_to_is_given_up(address: str) -> None:
+    step, closed = _guard("http://rebinding.example/x"), []
+
+    class Stream:
+        def get_extra_info(self, what: str) -> tuple[str, int]:
+            assert what == "server_addr"
+            return address, 80
+
+        def close(self) -> None:
+            closed.append(address)
+
+    step("connection.connect_tcp.started", {"host": "127.0.0.1", "port": 80})
+    with pytest.raises(errors.Unsupported, match=r"rebinding\.example means"):
+        step("connection.connect_tcp.complete", {"return_value": Stream()})
+    assert closed, "before anything was sent"
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import base64
 import contextlib
 import hashlib
 import http.server
+import ipaddress
 import json
 import os
 import threading
@@ -20,7 +21,7 @@ from controller.request import Request
 from controller.resolver import build_manifest
 from modelcache.checksums import Checksum
 from modelcache.manifest import Manifest, ManifestError
-from modelcache.sources import errors
+from modelcache.sources import destinations, errors
 from modelcache.sources.base import Credential, Resolution, SourceFile
 from modelcache.sources.s3 import S3Source
 from modelcache.sources.s3_client import SAMPLE
@@ -315,6 +316,12 @@ def test_a_server_that_is_away() -> None:
         S3Source().resolve(parse_uri("s3://bucket/m"), None, away.credential, (), ())
 
 
+@pytest.mark.parametrize("endpoint", ["http://169.254.169.254", "https://[fe80::1]:443", "http://2852039166"])
+def test_an_endpoint_at_an_address_of_the_machine_itself(endpoint: str) -> None:
+    with pytest.raises(errors.Unsupported, match="no source is read from there"):
+        S3Source().resolve(parse_uri("s3://bucket/m"), None, S3(endpoint).credential, (), ())
+
+
 def test_an_endpoint_with_a_certificate_of_a_private_authority(own: Callable[..., OwnS3]) -> None:
     server = own(Listed("m/a", 1), certificate=AUTHORITY)
     uri = parse_uri("s3://bucket/m")
@@ -440,6 +447,24 @@ class TestIdentity:
             "GET /latest/meta-data/iam/security-credentials/",
             "GET /latest/meta-data/iam/security-credentials/the-role",
         ]
+
+    def test_a_service_for_credentials_is_asked_for_those_and_never_as_a_source(
+        self, strict: S3, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked: list[str] = []
+
+        def answer(handler: http.server.BaseHTTPRequestHandler) -> bytes:
+            asked.append(handler.path)
+            return temporary(strict)
+
+        # As if loopback, where the service of this test is, were link-local.
+        monkeypatch.setattr(destinations, "_FORBIDDEN", (ipaddress.ip_network("127.0.0.0/8"),))
+        with answering(answer) as url:
+            monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{url}/v1/credentials")
+            monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+            with pytest.raises(errors.Unsupported, match="no source is read from there"):
+                S3Source().resolve(parse_uri("s3://bucket/models/tiny"), None, None, (), ())
+        assert asked == ["/v1/credentials"]
 
     def test_a_metadata_service_that_has_no_role(self, strict: S3, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "false")

@@ -468,7 +468,14 @@ def test_a_cdn_that_never_accepts_is_final(fetching: Make, cdn: Origin) -> None:
 
 @pytest.mark.parametrize(
     ("target", "words"),
-    [("file:///etc/passwd", "'file'"), ("ftp://host/x", "'ftp'"), ("/a", "more than 5 redirects")],
+    [
+        ("file:///etc/passwd", "'file'"),
+        ("ftp://host/x", "'ftp'"),
+        ("/a", "more than 5 redirects"),
+        ("http://169.254.169.254/latest/meta-data/", "is told about itself"),
+        ("https://[::ffff:a9fe:a9fe]/", "is told about itself"),
+        ("http://2852039166/", "means 169.254.169.254"),
+    ],
 )
 def test_redirects_that_are_not_followed(fetching: Make, target: str, words: str) -> None:
     engine = fetching()

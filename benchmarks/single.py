@@ -8,9 +8,7 @@ The agent resolves, fetches, checks every sha256, syncs to the disk and publishe
 nothing. Its time begins when it is told to fetch, as controller and agent run already when a model comes; `wall_ratio_hf_cold`
 is with the start of its process, which imports everything that both do and resolves once more.
 
-Before each run a file of the same size is written and removed. A virtual machine may hand freed memory back to its host
-(free page reporting), and whoever takes it again pays for it. That is the suspected reason why the system time of one and
-the same program was seen between 1 and 7 s for 2 GiB; touching the memory did not end it, so look at the spread as well.
+Just before the time of each begins, as much memory as it needs is taken and freed (`benchmarks.memory`).
 
 On a disk that is slower than the network, what is measured is mostly the disk: the agent waits for its data to be durable,
 the others leave theirs in the page cache. `--directory /dev/shm` takes the disk out of the comparison.
@@ -40,6 +38,7 @@ from typing import NamedTuple
 
 from benchmarks import report
 from benchmarks.agent_process import AgentProcess, Done
+from benchmarks.memory import take_and_free
 from benchmarks.origin import Origin, environment, random_files
 
 MIB, GIB = 1 << 20, 1 << 30
@@ -122,38 +121,30 @@ def measure(job: Job, rounds: int, directory: Path) -> tuple[Times, list[Done]]:
     times: Times = {AGENT: [], COLD: [], **{name: [] for name in programs()}, "sha256 of this CPU": []}
     done: list[Done] = []
 
-    def agent(job: Job, target: Path) -> None:
-        done.append(_agent(job, target))
-
     def sha256(job: Job, target: Path) -> None:
         times["sha256 of this CPU"].append(Run(job.size / sha256_rate(), None))
 
-    contestants: list[tuple[str, Program]] = [(COLD, agent), ("", sha256)]
+    contestants: list[tuple[str, Program | None]] = [(AGENT, None), ("", sha256)]
     contestants += [(name, program) for name, program in programs().items() if program is not None]
     for number in range(rounds):
         start = number % len(contestants)
         for name, program in contestants[start:] + contestants[:start]:
             target = directory / "target"
             target.mkdir()
-            touch_memory(directory / "memory", job.size)
             os.sync()
-            before, cpu_before = time.perf_counter(), _cpu_of_children()
-            program(job, target)
-            run = Run(time.perf_counter() - before, _cpu_of_children() - cpu_before)
-            if name:
-                times[name].append(run)
+            if program is None:
+                started, ended = _agent(job, target, directory / "memory")
+                done.append(ended)
+                times[AGENT].append(Run(ended["seconds"], ended["cpu_seconds"]))
+                times[COLD].append(Run(started + ended["seconds"], None))
+            else:
+                take_and_free(directory / "memory", job.size)
+                before, cpu_before = time.perf_counter(), _cpu_of_children()
+                program(job, target)
+                if name:
+                    times[name].append(Run(time.perf_counter() - before, _cpu_of_children() - cpu_before))
             shutil.rmtree(target)
-    times[AGENT] = [Run(each["seconds"], each["cpu_seconds"]) for each in done]
     return times, done
-
-
-def touch_memory(path: Path, size: int) -> None:
-    """Takes `size` bytes of memory for page cache once, and frees them."""
-    zeros = bytes(MIB)
-    with path.open("xb") as file:
-        for start in range(0, size, MIB):
-            file.write(zeros[: size - start])
-    path.unlink()
 
 
 def sha256_rate() -> float:
@@ -172,11 +163,15 @@ def _cpu_of_children() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def _agent(job: Job, target: Path) -> Done:
+def _agent(job: Job, target: Path, memory: Path) -> tuple[float, Done]:
+    """Seconds until the process was ready, and what it did then."""
+    before = time.perf_counter()
     with AgentProcess(target / "cache", job.repository, job.url) as agent:
         agent.ready()
+        started = time.perf_counter() - before
+        take_and_free(memory, job.size)
         agent.go()
-        return agent.done()
+        return started, agent.done()
 
 
 def _hf(job: Job, target: Path) -> None:

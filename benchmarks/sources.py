@@ -7,7 +7,8 @@ What a program has written is removed before the next begins.
 The agent resolves, fetches, computes every sha256 and compares what S3 publishes, syncs to the disk and publishes; the
 others fetch, and sync nothing; s5cmd with parts of 64 and 10 instead of 50 MiB. The time of the agent begins when it is told to
 fetch, as an agent runs already when a model comes; `..._cold` is with the start of its process. `s3_verified` says that
-every program has got what was uploaded, in every round.
+every program has got what was uploaded, in every round. Just before the time of each begins, as much memory as it needs is
+taken and freed (`benchmarks.memory`).
 
     python -m benchmarks.sources [--bytes N] [--files N] [--file-bytes N] [--rounds N] [--directory DIR]
 
@@ -34,6 +35,7 @@ from pathlib import Path
 
 from benchmarks import report
 from benchmarks.agent_process import NAME, NAMESPACE, AgentProcess
+from benchmarks.memory import take_and_free
 from benchmarks.origin import environment, random_files
 from local.ports import free_port
 from modelcache.paths import CachePaths
@@ -105,13 +107,7 @@ def _measure(directory: Path, prefix: str, sizes: Mapping[str, int], rounds: int
     shutil.rmtree(directory / prefix)
     times: Times = {AGENT: [], COLD: [], **{name: [] for name in programs()}}
 
-    def agent(prefix: str, target: Path) -> None:
-        with AgentProcess(target / "cache", f"s3://{BUCKET}/{prefix}", "http://127.0.0.1:9") as process:
-            process.ready()
-            process.go()
-            times[AGENT].append(process.done()["seconds"])
-
-    contestants = [(COLD, agent), *((name, run) for name, run in programs().items() if run is not None)]
+    contestants = [(AGENT, None), *((name, run) for name, run in programs().items() if run is not None)]
     for number in range(rounds):
         start = number % len(contestants)
         for name, run in contestants[start:] + contestants[:start]:
@@ -119,9 +115,20 @@ def _measure(directory: Path, prefix: str, sizes: Mapping[str, int], rounds: int
             target.mkdir()
             os.sync()
             before = time.perf_counter()
-            run(prefix, target)
-            times[name].append(time.perf_counter() - before)
-            got = _tree(CachePaths(target / "cache").current(NAMESPACE, NAME).resolve() if name == COLD else target)
+            if run is None:
+                with AgentProcess(target / "cache", f"s3://{BUCKET}/{prefix}", "http://127.0.0.1:9") as process:
+                    process.ready()
+                    started = time.perf_counter() - before
+                    take_and_free(directory / "memory", size)
+                    process.go()
+                    times[AGENT].append(process.done()["seconds"])
+                times[COLD].append(started + times[AGENT][-1])
+            else:
+                take_and_free(directory / "memory", size)
+                before = time.perf_counter()
+                run(prefix, target)
+                times[name].append(time.perf_counter() - before)
+            got = _tree(CachePaths(target / "cache").current(NAMESPACE, NAME).resolve() if run is None else target)
             if got != expected:
                 raise RuntimeError(f"{name}: what was fetched is not what was put there")
             shutil.rmtree(target)

@@ -8,8 +8,8 @@ and a piece counts only if it has the digest that was announced for it.
 from __future__ import annotations
 
 import http.client
-import math
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 from agent.peers.identity import own_headers, parse_via
@@ -29,6 +29,7 @@ from agent.peers.wire import (
 from agent.transfer.cancel import CancelToken
 from agent.transfer.clock import Clock
 from agent.transfer.connections import Connection, ConnectionPool, Origin, split_url
+from agent.transfer.deadlines import Deadlines
 from agent.transfer.limiter import TokenBucket
 from agent.transfer.pieces import Piece
 from agent.transfer.source import PieceMismatch, Sink
@@ -39,6 +40,8 @@ CONNECT_SECONDS = 3.0
 """Peers are near. One that takes longer is as good as dead."""
 STALL_SECONDS = 15.0
 """Without a byte, while a piece is sent. Longer than a server holds a request."""
+ANSWER_SECONDS = 30.0
+"""For everything but a piece's bytes: connecting, the head of an answer, a list of pieces. Twice as long as a byte may take."""
 _DRAIN_BYTES = 64 * 1024
 
 
@@ -63,7 +66,7 @@ class PeerBusy(PeerError):
 
 
 class PeerLags(PeerError):
-    """It sends, but far slower than others would: `count` bytes in `seconds`."""
+    """It sends, but too slowly to be waited for: `count` bytes in `seconds`."""
 
     def __init__(self, count: int, seconds: float) -> None:
         super().__init__(f"{count} bytes came in {seconds:.1f} s")
@@ -102,8 +105,8 @@ class PeerLied(PeerError):
 class Received(NamedTuple):
     """A piece that came from a peer.
 
-    `via`: the nodes that it went through, from the one that read the origin to the sender. `seconds`: how long it took to
-    come, without the wait before its first byte.
+    `via`: the nodes that it went through, from the one that read the origin to the sender. `seconds`: how long we waited for
+    its bytes, without the wait before the first.
     """
 
     via: tuple[str, ...]
@@ -114,7 +117,15 @@ class Received(NamedTuple):
 class PeerClient:
     """One for each agent. Thread-safe."""
 
-    def __init__(self, node: str, limiter: TokenBucket, clock: Clock, wallet: Wallet | None = None) -> None:
+    def __init__(
+        self,
+        node: str,
+        limiter: TokenBucket,
+        clock: Clock,
+        wallet: Wallet | None = None,
+        *,
+        answer_seconds: float = ANSWER_SECONDS,
+    ) -> None:
         """`limiter` is paid for everything that is received. `wallet` None: no TLS."""
         self._scheme = "http" if wallet is None else "https"
         self._headers = {**own_headers(node), "accept-encoding": "identity"}
@@ -127,6 +138,8 @@ class PeerClient:
             connect_seconds=CONNECT_SECONDS,
             tls=(lambda: wallet.current.client_context()) if wallet is not None else None,
         )
+        self._deadlines = Deadlines()
+        self._answer_seconds = answer_seconds
 
     def close(self) -> None:
         """Closes idle connections."""
@@ -137,9 +150,11 @@ class PeerClient:
     ) -> Holding:
         """Which pieces the agent of `node` has, at `address`. Raises PeerError, Cancelled."""
         target = f"{PREFIX}{content.key}/pieces" + ("?digests" if digests else "")
-        with _Exchange(self, node, address, target, {NAMESPACE_HEADER: content.namespace}, cancel) as response:
+        exchange = _Exchange(self, node, address, target, {NAMESPACE_HEADER: content.namespace}, cancel)
+        with exchange as response:
             _check_status(response, 200)
-            data = response.read(MAX_ANSWER_BYTES)
+            with exchange.in_time():
+                data = response.read(MAX_ANSWER_BYTES)
         holding = decode_holding(data, size)
         if holding is None:
             raise PeerLacks("its answer about pieces makes no sense")
@@ -157,13 +172,14 @@ class PeerClient:
         *,
         refuse: Callable[[bytes, Sequence[str]], bool] = lambda digest, via: False,
         count: Callable[[int], None] = lambda count: None,
-        longest: float = math.inf,
+        longest: float,
     ) -> Received:
         """Fills `sink`, from its position to the end of `piece`, with what the agent of `node` has of `content`.
 
-        `refuse(digest, via)` may turn a piece down before it is read. `count` is told about every byte. What takes more than
-        `longest` seconds from its first byte is broken off. Raises PeerError, Cancelled, and what the sink raises; what the
-        sink got before stays there, unless the piece turned out to be wrong.
+        `refuse(digest, via)` may turn a piece down before it is read. `count` is told about every byte. When we have waited
+        more than `longest` seconds for its bytes, it is broken off; our own disk and our own bandwidth limit do not count.
+        Raises PeerError, Cancelled, and what the sink raises; what the sink got before stays there, unless the piece turned
+        out to be wrong.
         """
         first = sink.position
         whole = first == piece.start
@@ -180,27 +196,28 @@ class PeerClient:
             if refuse(digest, via):
                 raise PeerRefused("what it has of the piece is not trusted")
             sink.expect(digest)
-            began = self._clock.monotonic()
+            waited = 0.0
             try:
                 while sink.position < piece.end:
                     space = sink.space()
                     space = space[: self._limiter.portion(min(len(space), piece.end - sink.position))]
+                    began = self._clock.monotonic()
                     got = response.fp.readinto1(space)
+                    waited += self._clock.monotonic() - began
                     if got == 0:
                         raise PeerAway(f"it closed the connection at byte {sink.position}")
                     response.length -= got
                     count(got)
                     sink.filled(got)
                     self._limiter.pay(got, cancel)
-                    took = self._clock.monotonic() - began
-                    if took > longest and sink.position < piece.end:
-                        raise PeerLags(sink.position - first, took)
+                    if waited > longest and sink.position < piece.end:
+                        raise PeerLags(sink.position - first, waited)
             except PieceMismatch:
                 if whole:
                     raise PeerLied("the bytes it sent do not have the digest it announced for them", digest) from None
                 # Some of the piece came from somebody else: nobody can say whose fault it is. It begins anew.
                 raise PeerBusy("a piece put together from several senders is wrong") from None
-        return Received(via, digest, self._clock.monotonic() - began)
+        return Received(via, digest, waited)
 
 
 class _Exchange:
@@ -212,6 +229,8 @@ class _Exchange:
         self._scheme = client._scheme
         self._node = node
         self._pool = client._connections
+        self._deadlines = client._deadlines
+        self._answer_seconds = client._answer_seconds
         self._headers = {**client._headers, **headers}
         self._address = address
         self._target = target
@@ -242,9 +261,11 @@ class _Exchange:
         connection, response = self._connection, self._response
         assert connection is not None
         assert response is not None
-        if isinstance(error, PeerError) and response.length is not None and response.length <= _DRAIN_BYTES:
+        rest = response.length if isinstance(error, PeerError) and not isinstance(error, PeerLags) else None
+        if rest is not None and rest <= _DRAIN_BYTES:
             try:
-                response.read()
+                with self.in_time():
+                    response.read()
             except (OSError, http.client.HTTPException):
                 response.will_close = True
         if response.length == 0 and not response.isclosed():
@@ -258,16 +279,21 @@ class _Exchange:
             self._cancel.check()
             raise PeerAway(_reason(error)) from error
 
+    def in_time(self) -> AbstractContextManager[None]:
+        """Breaks off what takes longer than an answer may. Raises TimeoutError then."""
+        return self._deadlines.within(self._answer_seconds, self._abort)
+
     def _send(self, origin: Origin) -> http.client.HTTPResponse:
         fresh = False
         while True:
             self._connection = connection = self._pool.take(origin, fresh=fresh)
             try:
-                connection.connect(STALL_SECONDS)
-                self._cancel.check()
-                if self._scheme == "https" and connection.certified_node() != self._node:
-                    raise PeerAway("another one answers at its address")
-                self._response = connection.get(self._target, self._headers)
+                with self.in_time():
+                    connection.connect(STALL_SECONDS)
+                    self._cancel.check()
+                    if self._scheme == "https" and connection.certified_node() != self._node:
+                        raise PeerAway("another one answers at its address")
+                    self._response = connection.get(self._target, self._headers)
             except (OSError, http.client.HTTPException) as error:
                 connection.close()
                 self._cancel.check()

@@ -127,7 +127,7 @@ class Members:
     def longest(self, count: int) -> float:
         """Seconds that a peer may take for `count` bytes; see `standing.longest`."""
         with self._lock:
-            return longest(self._standings, count)
+            return longest(self._standings, count, self._tuning)
 
     def is_away(self, peer: PeerId) -> None:
         """It could not be reached, or broke off."""

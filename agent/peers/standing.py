@@ -9,7 +9,6 @@ with a single piece now and then.
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -29,10 +28,13 @@ SMOOTHING = 0.2
 times from one piece to the next, and taking a peer for slow that is not may cost a second read of the origin."""
 SLOW_SECONDS = 30.0
 """For how long a measured rate is believed."""
-LAG_SECONDS = 5.0
 LAG_FACTOR = 6
-"""A piece that takes so many seconds, and so many times as long as one usually does, is taken from another peer. Less could be
-bursts, retransmissions, busy processors, or a peer that just serves many."""
+"""A piece that takes so many times as long as one usually does (and some seconds: `SwarmTuning.lag`) is taken from another
+peer. Less could be bursts, retransmissions, busy processors, or a peer that just serves many."""
+
+STARVED_RATE = 128 * 1024
+"""Bytes/s. Where there are too few others to compare, a peer that sends less is of no use: any origin gives more, and whoever
+sends a byte now and then must not hold us for ever."""
 
 
 @dataclass(frozen=True)
@@ -94,10 +96,10 @@ def slow(standings: Mapping[PeerId, Standing], now: float) -> frozenset[PeerId]:
     )
 
 
-def longest(standings: Mapping[PeerId, Standing], count: int) -> float:
-    """Seconds after which `count` bytes that are not here yet are better had from another peer; infinite if unknown."""
+def longest(standings: Mapping[PeerId, Standing], count: int, tuning: SwarmTuning) -> float:
+    """Seconds after which `count` bytes that are not here yet are better had from somebody else."""
     usual = _usual(standings)
-    return max(LAG_SECONDS, LAG_FACTOR * count / usual) if usual is not None else math.inf
+    return max(tuning.lag, LAG_FACTOR * count / usual if usual is not None else count / STARVED_RATE)
 
 
 def _usual(standings: Mapping[PeerId, Standing]) -> float | None:

@@ -31,6 +31,8 @@ class SwarmTuning:
     patience: float = 30.0
     """A peer on which a piece makes no progress for so long is given up for this piece; deeper in the tree longer, so
     that a problem is solved by the one next to it. The same figure as the watchdog on connections to origins."""
+    lag: float = 5.0
+    """A piece may take so long in any case; see `standing.longest`."""
     ready: int = 4
     hold: float = 5.0
     """A server keeps a request for a piece that is under way open for so long, then answers 503."""

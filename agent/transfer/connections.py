@@ -153,11 +153,12 @@ class Connection:
         return presented_node(self._sock) if isinstance(self._sock, ssl.SSLSocket) else None
 
     def abort(self) -> None:
-        """Ends a read that blocks in another thread."""
-        if self._sock is not None:
+        """Ends a read or a handshake that blocks in another thread."""
+        sock = self._sock or self._raw.sock
+        if sock is not None:
             with contextlib.suppress(OSError):  # not connected any more: nothing blocks
                 # Not SSLSocket's own: that takes the encryption away first, and the reader would take ciphertext for bytes.
-                socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Closes it."""
@@ -180,8 +181,23 @@ class _Guarded(HTTPConnection):
         self._create_connection = destinations.connect
 
 
-class _GuardedTLS(_Guarded, HTTPSConnection):
-    """The same, secured."""
+class _Secured(HTTPSConnection):
+    """Its socket is known to others before the handshake: `Connection.abort` can end that, too. `name`: of the server."""
+
+    def __init__(self, *args: Any, name: str, context: ssl.SSLContext, **options: Any) -> None:
+        super().__init__(*args, context=context, **options)
+        self._name = name
+        self._tls = context
+
+    def connect(self) -> None:
+        """See HTTPConnection. Raises OSError."""
+        HTTPConnection.connect(self)  # through the proxy, where there is one
+        self.sock = self._tls.wrap_socket(self.sock, server_hostname=self._name, do_handshake_on_connect=False)
+        self.sock.do_handshake()
+
+
+class _GuardedTLS(_Guarded, _Secured):
+    """Both."""
 
 
 class ConnectionPool:
@@ -267,7 +283,7 @@ class ConnectionPool:
         port = parts.port or 80
         if origin.scheme == "https":
             context = self._context(authorities)
-            tunnel = HTTPSConnection(parts.hostname, port, timeout=timeout, context=context)
+            tunnel = _Secured(parts.hostname, port, timeout=timeout, context=context, name=origin.host)
             tunnel.set_tunnel(origin.host, origin.port, authority)
             return Connection(origin, tunnel, "", {}, authorities)
         # To a proxy, a plain request names the whole URL (RFC 9112, 3.2.2); Host is the origin, not the proxy.
@@ -276,9 +292,11 @@ class ConnectionPool:
 
     def _raw(self, origin: Origin, authorities: str | None) -> HTTPConnection:
         host, port, timeout = origin.host, origin.port, self._connect_seconds
-        plain, secured = (_Guarded, _GuardedTLS) if self._guarded else (HTTPConnection, HTTPSConnection)
         if origin.scheme == "https":
-            return secured(host, port, timeout=timeout, context=self._context(authorities))
+            context = self._context(authorities)
+            secured = _GuardedTLS if self._guarded else _Secured
+            return secured(host, port, timeout=timeout, context=context, name=origin.host)
+        plain = _Guarded if self._guarded else HTTPConnection
         return plain(host, port, timeout=timeout)
 
     def _context(self, authorities: str | None) -> ssl.SSLContext:

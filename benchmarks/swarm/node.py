@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Iterator, Set
 from dataclasses import dataclass
@@ -274,9 +273,8 @@ class Node:
     def watch(self, flow: Flow, request: Request, peer: Node) -> None:
         """A piece begins to come from a peer: it may take so long and no longer."""
         if self.world.uneven:
-            seconds = standing.longest(self._standings, int(request.fetch.left))
-            if seconds < math.inf:
-                self.world.network.after(seconds, self._break_off, (flow, request, peer))
+            seconds = standing.longest(self._standings, int(request.fetch.left), self.world.tuning)
+            self.world.network.after(seconds, self._break_off, (flow, request, peer))
 
     def _break_off(self, argument: tuple[Flow, Request, Node]) -> None:
         """Had better come from somebody else."""

@@ -36,7 +36,7 @@ from tests.support.origin import Origin
 from tests.support.waiting import PATIENCE
 
 MODEL = ObjectKey("default", "model")
-QUICK = replace(DEFAULT_TUNING, hold=1.0, retry=0.05, cooling_base=0.2, grace=60.0)
+QUICK = replace(DEFAULT_TUNING, hold=1.0, retry=0.05, cooling_base=0.2, lag=0.5, grace=60.0)
 """The decisions of production, with shorter waits; `grace` is longer, because a busy machine may be slow to begin."""
 
 
@@ -52,17 +52,22 @@ class Member:
         tuning: SwarmTuning = QUICK,
         zone: str = "zone",
         wallet: Wallet | None = None,
+        uploads: float | None = None,
         **settings: Any,
     ) -> None:
+        """`uploads`: bytes/s to others, where that is not `bandwidth`."""
         self.node = node
         self.zone = zone
         self.wallet = wallet
+        self.sent = 0
+        """Bytes for other members."""
+        self._counting = threading.Lock()
         self.store = Store.open(root / node)
         options: dict[str, Any] = {"piece_bytes": PIECE, "reserve_bytes": 0, "backoff_base": 0.05, **settings}
         self.downloader = Downloader(self.store, TransferSettings(**options), environ={}, rng=random.Random(node))
         self.exchange = PeerExchange(
             node, self.store, Address("127.0.0.1", 0), download_limit=self.downloader.limiter, tuning=tuning, zone=lambda: zone,
-            bandwidth=options.get("bandwidth"), wallet=wallet,
+            bandwidth=uploads or options.get("bandwidth"), wallet=wallet, on_sent=self._count,
         )  # fmt: skip
         self.cancel = CancelToken()
         self.digests: Mapping[str, str] | None = None
@@ -76,6 +81,10 @@ class Member:
     @property
     def address(self) -> str:
         return str(self.exchange.address)
+
+    def _count(self, number: int) -> None:
+        with self._counting:
+            self.sent += number
 
     def meet(
         self,

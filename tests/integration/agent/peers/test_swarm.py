@@ -80,6 +80,18 @@ def test_a_peer_that_dies_in_the_middle_costs_what_it_owned_at_most(team: Team) 
     assert not any(member.problems for member in others), "being dead is no lie"
 
 
+def test_nobody_waits_for_one_that_sends_far_slower_than_the_others(team: Team) -> None:
+    data = content(60 * PIECE)
+    manifest = team.serve(("big.bin", data))
+    team.add(5)
+    (slow,) = team.add(1, uploads=PIECE / 8)
+    team.introduce(manifest)
+    team.run(manifest)
+    assert slow.sent < len(data) / len(team.members), "less than what it owned, and everybody wanted"
+    assert team.origin.bytes_sent <= 1.35 * len(data)
+    assert not any(member.problems for member in team.members), "being slow is no lie"
+
+
 def test_one_that_joins_in_the_middle_reads_nothing_from_the_origin_that_is_there_already(team: Team) -> None:
     data = content(60 * PIECE)
     manifest = team.serve(("big.bin", data))

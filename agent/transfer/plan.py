@@ -25,16 +25,36 @@ class Work(NamedTuple):
 
 
 class _File:
-    __slots__ = ("ascending", "order", "pieces", "streaming", "todo", "under_way")
+    """`todo` has a byte for each piece, 1 for those that are to be given out; none of them before `low`."""
+
+    __slots__ = ("low", "order", "streaming", "todo", "under_way")
 
     def __init__(self, order: int) -> None:
         self.order = order
-        self.todo: set[int] = set()
-        self.ascending: list[int] = []
-        """The same, and some that are done meanwhile; a heap."""
-        self.pieces = 0
+        self.todo = bytearray()
+        self.low = 0
         self.streaming = False
         self.under_way = 0
+
+    def add(self, index: int) -> None:
+        self.todo[index] = 1
+        self.low = min(self.low, index)
+
+    def take(self, index: int) -> bool:
+        """Whether a piece was to be given out; now it is. Of a file that was not added yet nothing is."""
+        if self.todo[index : index + 1] != b"\1":
+            return False
+        self.todo[index] = 0
+        self.under_way += 1
+        return True
+
+    def first(self) -> int | None:
+        """The first piece that is to be given out."""
+        self.low = self.todo.find(1, self.low)
+        if self.low >= 0:
+            return self.low
+        self.low = len(self.todo)
+        return None
 
 
 class Plan:
@@ -53,10 +73,9 @@ class Plan:
         """The `missing` pieces of a file of `pieces` pieces are to be fetched."""
         with self._condition:
             file = self._files[key]
-            file.pieces = pieces
-            for index in set(missing) - file.todo:
-                file.todo.add(index)
-                heappush(file.ascending, index)
+            file.todo = file.todo or bytearray(pieces)
+            for index in missing:
+                file.add(index)
             heappush(self._ready, file.order)
             self._condition.notify_all()
 
@@ -89,14 +108,15 @@ class Plan:
         """What was given out was not done."""
         with self._condition:
             self._files[work.key].under_way -= 1
-        self.add(work.key, range(work.first, work.last), self._files[work.key].pieces)
+            pieces = len(self._files[work.key].todo)
+        self.add(work.key, range(work.first, work.last), pieces)
 
     def finished(self, work: Work) -> None:
         """What was given out is done."""
         with self._condition:
             file = self._files[work.key]
             file.under_way -= 1
-            if file.todo:
+            if file.first() is not None:
                 heappush(self._ready, file.order)
                 self._condition.notify_all()
 
@@ -109,25 +129,21 @@ class Plan:
     def _take(self) -> Work | None:
         for key, index in self._walk:
             file = self._files[key]
-            if index in file.todo and not file.streaming:
-                file.todo.discard(index)
-                file.under_way += 1
+            if not file.streaming and file.take(index):
                 return Work(key, index, index + 1)
         while self._ready:
             key = self._order[self._ready[0]]
             file = self._files[key]
-            if not file.todo or (file.streaming and file.under_way):
+            first = file.first()
+            if first is None or (file.streaming and file.under_way):
                 heappop(self._ready)  # comes back with `add` or `finished`
                 continue
-            file.under_way += 1
             if file.streaming:
-                file.todo.clear()
-                file.ascending.clear()
-                return Work(key, 0, file.pieces)
-            first = heappop(file.ascending)
-            while first not in file.todo:  # was given out in another order
-                first = heappop(file.ascending)
-            file.todo.discard(first)
+                pieces = len(file.todo)
+                file.todo = bytearray(pieces)
+                file.under_way += 1
+                return Work(key, 0, pieces)
+            file.take(first)
             return Work(key, first, first + 1)
         return None
 

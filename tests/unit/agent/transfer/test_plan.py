@@ -112,3 +112,12 @@ def test_every_piece_is_given_out_until_it_is_done(sizes: list[int], steps: list
                 plan.stream(work.key)
             plan.put_back(work)
     assert at_work == [] or all(not missing[work.key] for work in at_work)
+
+
+def test_a_walk_passes_over_what_was_not_added_yet() -> None:
+    plan = Plan(["a", "b"])
+    plan.follow(iter([("b", 0), ("a", 1)]))
+    plan.add("a", [0, 1], 2)
+    assert plan.next(CANCEL) == Work("a", 1, 2)
+    plan.add("b", [0], 1)
+    assert [plan.next(CANCEL), plan.next(CANCEL)] == [Work("a", 0, 1), Work("b", 0, 1)]

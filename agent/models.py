@@ -143,7 +143,7 @@ class Models:
             if users_changed:
                 worker.poke()
             worker.want(heard=True, wanted=desired.models.get(key))
-            worker.meet(desired.peers.get(key, Peers()))
+            worker.arrival.meet(desired.peers.get(key, Peers()))
         if not self._heard:
             # What a former life of this process has left of models that were removed meanwhile.
             self._heard = self._litter = True
@@ -328,11 +328,11 @@ class Models:
         grants = {}
         for key, worker in self._workers.items():
             known = worker.known or (worker.current.known if worker.current is not None else None)
-            if known is not None and worker.peers:
+            if known is not None and worker.arrival.peers:
                 facts = self._facts[key]
                 if facts.offered is None or facts.offered[0] != known.digest:
                     facts.offered = (known.digest, sizes_in(known.manifest))
-                grants[key] = Grant({peer.node: peer.address for peer in worker.peers}, facts.offered[1])
+                grants[key] = Grant({peer.node: peer.address for peer in worker.arrival.peers}, facts.offered[1])
         return grants
 
     def _all_known(self) -> bool:
@@ -347,7 +347,7 @@ class Models:
 
     def _needed(self) -> Keep:
         needs = [
-            needed_by(key.namespace, worker.known, worker.digests)
+            needed_by(key.namespace, worker.known, worker.arrival.digests)
             for key, worker in self._workers.items()
             if worker.known is not None
         ]

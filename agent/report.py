@@ -59,14 +59,15 @@ def model_report(
     label_next_try: float | None = None,
 ) -> ModelReport:
     """The report about one model, not to be changed. `now` is monotonic, `unix` the wall clock of the same moment."""
+    arrival = worker.arrival
     inputs = (
-        worker.view, worker.current and worker.current.row, worker.trouble, worker.working, worker.since, worker.traffic,
-        worker.digests, worker.tree_digest, len(worker.peer_problems), tuple(findings), label_problem,
+        worker.view, worker.current and worker.current.row, worker.trouble, worker.working, worker.since, arrival.traffic,
+        arrival.digests, arrival.tree_digest, len(arrival.peer_problems), tuple(findings), label_problem,
     )  # fmt: skip
-    if facts.kept is not None and worker.fetch is None and facts.kept[0] == inputs:
+    if facts.kept is not None and arrival.fetch is None and facts.kept[0] == inputs:
         return facts.kept[1]
     report = _made_report(worker, facts, now, unix, findings, label_problem, label_next_try)
-    quiet = worker.fetch is None and not report.HasField("problem")
+    quiet = arrival.fetch is None and not report.HasField("problem")
     facts.kept = (inputs, report) if quiet else None
     return report
 
@@ -80,7 +81,7 @@ def _made_report(
     label_problem: str,
     label_next_try: float | None,
 ) -> ModelReport:
-    view, current = worker.view, worker.current
+    view, current, arrival = worker.view, worker.current, worker.arrival
     now_in = phase(worker)
     known = _subject(worker)
     report = ModelReport(
@@ -89,11 +90,11 @@ def _made_report(
         phase=now_in,
         bytes_total=known.size if known is not None else 0,
         bytes_done=_bytes_done(worker, view, known),
-        origin_bytes=worker.traffic.origin_bytes,
-        peer_bytes=worker.traffic.peer_bytes,
+        origin_bytes=arrival.traffic.origin_bytes,
+        peer_bytes=arrival.traffic.peer_bytes,
         peer_problems=[
             PeerProblem(node=problem.node, reason=problem.reason, message=problem.message)
-            for problem in worker.peer_problems.values()
+            for problem in arrival.peer_problems.values()
         ],
         current_revision=current.snapshot.revision if current is not None else "",
         findings=[
@@ -103,8 +104,8 @@ def _made_report(
     if now_in == PHASE_DOWNLOADING:
         report.bytes_per_second = facts.meter.sample(now, report.bytes_done)
     if known is not None and view.fetched:
-        report.tree_digest = worker.tree_digest
-        missing = missing_digests(known.manifest, worker.digests)
+        report.tree_digest = arrival.tree_digest
+        missing = missing_digests(known.manifest, arrival.digests)
         report.digests.extend(FileDigest(path=path, sha256=sha256) for path, sha256 in missing.items())
     elif known is not None and _is_here(view, known):
         report.tree_digest = known.tree_digest or ""
@@ -140,7 +141,7 @@ def _bytes_done(worker: ModelWorker, view: View, known: Known | None) -> int:
         return 0
     if view.fetched or _is_here(view, known):
         return known.size
-    progress = worker.fetch.progress() if worker.fetch is not None else None
+    progress = worker.arrival.fetch.progress() if worker.arrival.fetch is not None else None
     return min(known.size, max(0, progress.received_bytes)) if progress is not None else 0
 
 
@@ -155,7 +156,7 @@ def _problem(
     if isinstance(step, plan.Refuse):
         return Problem(reason=step.reason, message=step.message)
     if isinstance(step, plan.Download):
-        progress = worker.fetch.progress() if worker.fetch is not None else None
+        progress = worker.arrival.fetch.progress() if worker.arrival.fetch is not None else None
         if progress is not None and progress.waiting is not None:
             reason, message, until = progress.waiting
             return Problem(reason=reason, message=message, next_try=_timestamp(until))

@@ -13,7 +13,7 @@ import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from agent import plan
-from agent.attention import attend
+from agent.arrival import Arrival
 from agent.content import (
     Held,
     Known,
@@ -27,7 +27,7 @@ from agent.content import (
     same_content,
     view_of,
 )
-from agent.desired import Peers, Wanted
+from agent.desired import Wanted
 from agent.failures import (
     MANIFEST_UNAVAILABLE,
     PERMANENT_RETRY,
@@ -38,14 +38,11 @@ from agent.failures import (
 )
 from agent.kept import Kept
 from agent.listing import tell_listing
-from agent.peers.members import PeerAddress, PeerProblem
 from agent.plan import Condition, View
-from agent.ports import Fetch
 from agent.retraction import Retraction
 from agent.store import Problem
-from agent.surroundings import Surroundings, Traffic, Trouble
+from agent.surroundings import Surroundings, Trouble
 from agent.threads import in_thread
-from agent.transfer import Progress
 from agent.transfer.errors import Cancelled
 from agent.wakeup import Wakeup
 from modelcache.kube.backoff import Backoff
@@ -72,17 +69,8 @@ class ModelWorker:
         self.held = held
         self.known: Known | None = None
         """The wanted manifest, once it is at hand. It may be about to be replaced: compare the digests."""
-        self.digests: Mapping[str, str] = {}
-        """sha256 of every file that was fetched for it, by path."""
-        self.fetch: Fetch | None = None
-        """The download under way, or the last one, of the present content."""
-        self.tree_digest = ""
-        """Of what was fetched."""
+        self.arrival = Arrival(key.namespace, around, progressed=self._progressed, say=self._say)
         self.trouble: Trouble | None = None
-        self.peers: tuple[PeerAddress, ...] = ()
-        """The other agents of the model, as the controller names them."""
-        self.peer_problems: dict[str, PeerProblem] = {}
-        """Those among them that have sent wrong content, since the present content was wanted; they are not asked again."""
         self.since: float | None = None
         """Unix seconds from which on the present content has been wanted; None: since before this process."""
 
@@ -93,10 +81,8 @@ class ModelWorker:
         self._fetched = ""
         self._emptied = False
         self._listed = ""
-        self._downloading = False
         self._doubted: set[str] = set()
         """Snapshots about which something was said that nobody has looked into since."""
-        self._earlier = Traffic(0, 0)
         self._announced = ""
         """Digest of the manifest for which it was counted how long it took to become ready."""
         self._changed = Wakeup(around.clock)
@@ -134,16 +120,7 @@ class ModelWorker:
     @property
     def working(self) -> bool:
         """Whether a download runs or waits for its next try, as opposed to waiting for its turn."""
-        return self._downloading or self.trouble is not None
-
-    @property
-    def traffic(self) -> Traffic:
-        """What was read for the present content, since this process first wanted it."""
-        progress = self.fetch.progress() if self.fetch is not None else None
-        if progress is None:
-            return self._earlier
-        origin = progress.fetched_bytes - progress.peer_bytes
-        return Traffic(self._earlier.origin_bytes + origin, self._earlier.peer_bytes + progress.peer_bytes)
+        return self.arrival.running or self.trouble is not None
 
     def want(self, *, heard: bool, wanted: Wanted | None) -> None:
         """Take over what the controller says about this model. Idempotent."""
@@ -163,15 +140,6 @@ class ModelWorker:
                 # At once, so that a replayed desired state never makes a model look less ready than it is.
                 self._aim_at(known)
         self._changed.set()
-
-    def meet(self, peers: Peers) -> None:
-        """These are the other agents of the model now."""
-        self.peers = peers.after(self.peers)
-        if self.fetch is not None:
-            self.fetch.meet(self._trusted())
-
-    def _trusted(self) -> list[PeerAddress]:
-        return [peer for peer in self.peers if peer.node not in self.peer_problems]
 
     def poke(self) -> None:
         """Look again, if what the next step is decided on has changed outside this worker."""
@@ -241,7 +209,7 @@ class ModelWorker:
             return True
         if self.trouble.failure.permanent:
             # Whatever this process believes about the content may be what is wrong.
-            self.digests, self._fetched, self._contradiction, self.trouble = {}, "", "", None
+            self.arrival.digests, self._fetched, self._contradiction, self.trouble = {}, "", "", None
         return False
 
     async def _supervise(self, step: plan.Step) -> None:
@@ -359,8 +327,7 @@ class ModelWorker:
         await self._reload({name: condition})
         held = next((held for held in self.held if held.snapshot.name == name), None)
         if held is not None and held.snapshot.sound:
-            self._earlier = self.traffic
-            self._let_go()
+            self.arrival.settle()
             self._around.findings.repaired(self.key, held.snapshot.revision, self._around.clock.now())
 
     async def _learn(self, digest: str) -> None:
@@ -395,7 +362,7 @@ class ModelWorker:
             self.since = self._around.unix() if to_come else None
             self._around.metrics.wanted(hit=not to_come)
             self._around.litter()
-        self._contradiction = contradiction(known.manifest, self.digests)
+        self._contradiction = contradiction(known.manifest, self.arrival.digests)
         self._fetched = known.digest if fetched else ""
         self._around.changed()
 
@@ -410,52 +377,24 @@ class ModelWorker:
         return all(held.snapshot.manifest_digest != known.digest for held in self.held)
 
     def _new_content(self) -> None:
-        """What was fetched before says nothing about what is wanted now. (A completed manifest is the same content.)"""
-        self._let_go()
-        self.digests, self.tree_digest, self._contradiction = {}, "", ""
-        self._earlier, self.peer_problems = Traffic(0, 0), {}
-
-    def _let_go(self) -> None:
-        """The last download is done with: what it brought is published, or not needed."""
-        if self.fetch is not None and not self._downloading:
-            self.fetch.close()
-        # One that still runs is stopped by the plan, and closed by `_download` when it has ended.
-        self.fetch = None
+        """What was fetched before says nothing about what is wanted now."""
+        self.arrival.begin_anew()
+        self._contradiction = ""
 
     async def _download(self) -> None:
-        known, wanted, around = self.known, self._wanted, self._around
+        known, wanted, arrival = self.known, self._wanted, self.arrival
         assert known is not None
         assert wanted is not None
-
-        async def attempt() -> Mapping[str, str]:
-            self._earlier = self.traffic
-            self._let_go()
-            peers = self._trusted()
-            self.fetch = fetch = around.fetcher.begin(self.key.namespace, known.manifest, wanted.credential, peers)
-            self._downloading = True
-            around.changed()
-            try:
-                return await attend(fetch, known.manifest.source, around, self._looked, self._say)
-            finally:
-                self._downloading = False
-                if self.fetch is not fetch:
-                    fetch.close()
-
-        async with around.slots.place():
-            await around.swept()
-            digests = await around.room.within(attempt)
+        digests = await arrival.download(known, wanted.credential)
         tree_digest = await in_thread(lambda: completed_tree_digest(known.manifest, digests))
         now = self.known
         if now is not None and same_content(now.manifest, known.manifest):
-            self.digests, self.tree_digest, self._fetched = dict(digests), tree_digest, now.digest
-            self._contradiction = contradiction(now.manifest, self.digests)
+            arrival.digests, arrival.tree_digest, self._fetched = dict(digests), tree_digest, now.digest
+            self._contradiction = contradiction(now.manifest, digests)
 
-    def _looked(self, fetch: Fetch, progress: Progress | None) -> None:
-        if progress is not None and progress.fetched_bytes > 0:
-            # Whatever went wrong before, bytes come again.
-            self.trouble = None
-        self.peer_problems |= {problem.node: problem for problem in fetch.peer_problems()}
-        self._around.changed()
+    def _progressed(self) -> None:
+        # Whatever went wrong before, bytes come again.
+        self.trouble = None
 
     async def _publish(self) -> None:
         cache, (namespace, name) = self._around.cache, self.key
@@ -466,8 +405,7 @@ class ModelWorker:
         row = await in_thread(lambda: cache.publish(namespace, name, known.manifest, claim, wanted.policy))
         problems = await in_thread(lambda: cache.quick_check(*row.key))
         await self._reload({row.snapshot: Condition.DOUBTFUL if problems else Condition.SOUND})
-        self._earlier = self.traffic
-        self._let_go()
+        self.arrival.settle()
         self._around.litter()
 
     async def _remove(self, names: Collection[str], work: Callable[[], None]) -> None:

@@ -16,7 +16,7 @@ import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 from grpc import aio
 
-from agent.room import Room
+from agent.room import Room, Unconfirmed
 from agent.store import Keep, Problem, Store, StoreError
 from agent.store.eviction import Eviction, Key, Revision
 from agent.threads import in_thread
@@ -39,7 +39,7 @@ class NotKnown(Exception):
 
 
 class Commands:
-    """The commands of one cache. Each raises StoreError; those that remove something raise NotKnown."""
+    """The commands of one cache. Each raises StoreError; those that remove something raise NotKnown or Unconfirmed."""
 
     def __init__(
         self,
@@ -89,7 +89,8 @@ class Commands:
         lines = [line for line in await self._lines() if _key(line) in eviction.victims]
         if dry_run:
             return await self._answer(_with(lines, pb.OUTCOME_REMOVED), freed=unneeded + eviction.bytes)
-        await self._room.evict(eviction.victims)
+        eviction = await self._room.evict(eviction.victims)
+        lines = [line for line in lines if _key(line) in eviction.victims]
         assert self._sweep is not None
         await self._sweep()
         freed = before - await in_thread(self._store.census.occupied)
@@ -150,7 +151,7 @@ class Commands:
 
 def failure_of(error: Exception) -> pb.CommandFailure:
     """What the error of a command means for whoever has given it. Raises it again when it is a fault of this program."""
-    if isinstance(error, NotKnown):
+    if isinstance(error, NotKnown | Unconfirmed):
         return pb.CommandFailure(kind=pb.CommandFailure.KIND_NOT_KNOWN, message=str(error))
     if isinstance(error, ValueError):
         return pb.CommandFailure(kind=pb.CommandFailure.KIND_OUTDATED, message=str(error))

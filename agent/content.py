@@ -75,23 +75,34 @@ def target_of(known: Known, wanted: Wanted) -> Target:
     )
 
 
+class Outside(NamedTuple):
+    """What others say about a model, see `View`: the node's labels and how often those have moved, engines, pods.
+
+    `users` is the state of `Users`, and there, like `moves`, so that equal arguments of `view_of` mean an equal result.
+    """
+
+    shown: str | None
+    moves: int
+    loaded: frozenset[str]
+    users: object
+    uses_confirmed: bool
+
+
 def view_of(
     instructions: tuple[bool, Wanted | None, str],
     known: Known | None,
     progress: tuple[str, str, bool],
     held: Sequence[Held],
-    outside: tuple[str | None, frozenset[str], object],
+    outside: Outside,
     users: Users,
 ) -> View:
     """Everything that the next step of a model is decided on, see `View`.
 
     `instructions` are what the controller says (heard, wanted, listed), `progress` how far this process is (digest of the
-    manifest whose files are here, contradiction, emptied), `outside` what others say: the node's labels, engines, and the
-    state of `users`, which is here so that equal arguments mean an equal result.
+    manifest whose files are here, contradiction, emptied), `outside` what others say.
     """
     heard, wanted, listed = instructions
     fetched, contradiction, emptied = progress
-    shown, loaded, _ = outside
     fits = wanted is not None and known is not None and known.digest == wanted.manifest_digest
     return View(
         heard=heard,
@@ -100,11 +111,12 @@ def view_of(
         target=target_of(known, wanted) if fits and known and wanted else None,
         fetched=fits and known is not None and fetched == known.digest,
         contradiction=contradiction if fits else "",
-        shown=shown,
+        shown=outside.shown,
         emptied=emptied,
-        loaded=loaded,
+        loaded=outside.loaded,
         in_use=frozenset(each.snapshot.name for each in held if users.pods_of(each.row)),
         users_known=users.known,
+        uses_confirmed=outside.uses_confirmed,
         listed=listed,
     )
 

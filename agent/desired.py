@@ -18,6 +18,7 @@ from typing import NamedTuple
 from agent.listing import Listing, read_listing
 from agent.lora.desired import Instructions, read_instructions
 from agent.peers.members import PeerAddress
+from agent.questions import NO_ANSWER, Answer
 from agent.store import DELETED, Policy, User
 from modelcache.kube.resources import ObjectKey
 from modelcache.logs import readable_trace
@@ -89,6 +90,8 @@ class Desired:
     """Adapters, and the pods into which they belong."""
     users: tuple[User, ...] | None = None
     """Every use of the cache by pods of this node; None: the controller does not know."""
+    answer: Answer = NO_ANSWER
+    """Which of this agent's questions `users` answers."""
 
 
 def read_desired(message: DesiredState) -> Desired:
@@ -108,7 +111,8 @@ def read_desired(message: DesiredState) -> Desired:
     heartbeat = min(max(seconds, low), high)
     lora = read_instructions(message)
     users = tuple(map(_user, message.uses)) if message.uses_known else None
-    return Desired(message.nonce, MappingProxyType(models), heartbeat, MappingProxyType(peers), lora, users)
+    answer = Answer(message.uses_answers, message.uses_answer if message.uses_known else 0, message.uses_problem)
+    return Desired(message.nonce, MappingProxyType(models), heartbeat, MappingProxyType(peers), lora, users, answer)
 
 
 def _user(use: PodUse) -> User:

@@ -40,6 +40,7 @@ from agent.models import Models, revisions_at_start
 from agent.node import NodeLabels
 from agent.peers.exchange import PeerExchange
 from agent.peers.tuning import DEFAULT_TUNING
+from agent.questions import Questions
 from agent.relayed import Relayed
 from agent.room import Room, Storage
 from agent.selfcheck import ScrubSettings, SelfCheck
@@ -183,6 +184,7 @@ async def _serve(
             Report(
                 models=models.reports(labels.problem, labels.next_try),
                 capacity=_capacity(settings.root, models.cached_bytes()),
+                uses_question=questions.sending(),
             ),
             adapters,
         )
@@ -190,6 +192,10 @@ async def _serve(
     def take(desired: Desired) -> None:
         models.take(desired)
         adapters.take(desired.lora)
+
+    def stream_began() -> None:
+        questions.renew()
+        models.poke()
 
     def models_changed() -> None:
         adapters.poke()
@@ -246,7 +252,9 @@ async def _serve(
         rng=rng,
         command=lambda command: relayed.take(command),
         answers=lambda: relayed.due(),
+        began=stream_began,
     )
+    questions = Questions(clock, changed=sync.changed, reachable=lambda: sync.connected)
     models = Models(
         settings.node,
         held,
@@ -256,6 +264,7 @@ async def _serve(
         manifest=sync.manifest,
         tell=sync.tell,
         shown=labels.shown,
+        moves=labels.moves,
         announce=labels.want,
         changed=models_changed,
         loaded=lambda key: adapters.snapshots(key),
@@ -264,7 +273,8 @@ async def _serve(
         unix=time.time,
         rng=rng,
         users=users,
-        room=Room(_storage(settings, store, downloader), clock, watched.metrics.evicted),
+        questions=questions,
+        room=Room(_storage(settings, store, downloader), clock, watched.metrics.evicted, questions),
         metrics=watched.metrics,
     )
     selfcheck = SelfCheck(

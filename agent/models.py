@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from random import Random
 
@@ -23,6 +23,7 @@ from agent.metrics import AgentMetrics
 from agent.peers.access import Grant
 from agent.peers.keys import sizes_in
 from agent.ports import Cache, Fetcher
+from agent.questions import Questions
 from agent.report import ModelFacts, model_report, phase
 from agent.room import ENDLESS, Refused, Room
 from agent.slots import Slots
@@ -67,14 +68,17 @@ class Models:
         changed: Callable[[], None],
         grant: Callable[[Mapping[ObjectKey, Grant]], None] = lambda grants: None,
         loaded: Callable[[ObjectKey], frozenset[str]] = lambda key: frozenset(),
+        moves: Callable[[ObjectKey], int] = lambda key: 0,
         clock: Clock,
         unix: Callable[[], float],
         rng: Random,
         users: Users | None = None,
+        questions: Questions | None = None,
         room: Room | None = None,
         metrics: AgentMetrics | None = None,
     ) -> None:
-        """`held`: what is published at start. `announce` and `shown` are the node's labels. `changed`: look at `reports`.
+        """`held`: what is published at start. `announce`, `shown` and `moves` are the node's labels. `changed`: look at
+        `reports`.
 
         `loaded` tells the snapshots of a model that an engine may have loaded; `poke` when it tells something else.
 
@@ -88,6 +92,7 @@ class Models:
         self._unix = unix
         self._heard = False
         self._users = users or Users(clock)
+        self._questions = questions or Questions(clock)
         self.room = room or Room(ENDLESS, clock)
         self.room.attach(kept=self._why_kept, drop=self._drop, refused=self._refused)
         self._dirty = Wakeup(clock)
@@ -105,6 +110,7 @@ class Models:
             manifest=manifest,
             tell=tell,
             shown=shown,
+            moves=moves,
             loaded=loaded,
             sweep=self.sweep,
             litter=self._note_litter,
@@ -115,6 +121,7 @@ class Models:
             unix=unix,
             rng=rng,
             users=self._users,
+            questions=self._questions,
             room=self.room,
             metrics=metrics or AgentMetrics(CollectorRegistry()),
         )
@@ -139,6 +146,7 @@ class Models:
                 extra={"node": self._around.node},
             )
         users_changed = self._users.take(desired.users)
+        users_changed |= self._questions.take(desired.answer)
         for key, worker in self._workers.items():
             if users_changed:
                 worker.poke()
@@ -295,7 +303,7 @@ class Models:
         view = worker.view if worker is not None else None
         return why_kept(row, view, heard=self._heard, users=self._users, loaded=self._around.loaded(key))
 
-    async def _drop(self, keys: Sequence[Key]) -> None:
+    async def _drop(self, keys: Iterable[Key]) -> None:
         """Remove snapshots that nothing wants, and the content that only they need. Raises StoreError."""
         for namespace, name, snapshot in keys:
             worker = self._workers.get(ObjectKey(namespace, name))

@@ -16,6 +16,7 @@ restarting must not cost a model its readiness.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping
 from random import Random
 
@@ -101,6 +102,8 @@ class NodeLabels:
         self._unconfirmed: set[str] = set()
         """Keys of ours whose wished value has changed since the API server last answered about them."""
 
+        self._moves: Counter[str] = Counter()
+
         self._problem = ""
         self.next_try: float | None = None
         """Monotonic time of the next try while there is a problem."""
@@ -139,6 +142,7 @@ class NodeLabels:
         if differing:
             self._wanted = wanted
             self._unconfirmed |= differing
+            self._moves.update(differing)
             self._changed.set()
 
     def shown(self, key: ObjectKey) -> str | None:
@@ -147,6 +151,10 @@ class NodeLabels:
             return None
         shown = shown_revision(self._confirmed, key)
         return None if shown == UNLABELLED and self._actual is None else shown
+
+    def moves(self, key: ObjectKey) -> int:
+        """How often the labels of a model were wished or seen to be another: they stood still while this stays the same."""
+        return self._moves[ready_label(*key)] + self._moves[revision_label(*key)]
 
     async def run(self) -> None:
         """Make the Node agree with the wishes until cancelled. `informer.run()` has to run beside it."""
@@ -169,10 +177,11 @@ class NodeLabels:
 
     def _take(self, metadata: _Metadata | ObjectMeta | None) -> None:
         """The newest state of the Node; None: there is none."""
-        zone = self.zone
+        zone, before = self.zone, self._actual or {}
         self._exists = metadata is not None
         self._version = metadata.resource_version if metadata is not None else ""
-        self._actual = dict(metadata.labels or {}) if metadata is not None else {}
+        self._actual = now = dict(metadata.labels or {}) if metadata is not None else {}
+        self._moves.update(key for key in {*before, *now} if is_ours(key) and before.get(key) != now.get(key))
         if zone != self.zone:
             self._on_change()
 

@@ -14,6 +14,9 @@ The orders that must never be broken, and the place where each of them is held:
 - Files come before the label: `announced` names only a revision that is published, sound and `current`.
 - Nothing goes that a pod uses: `AwaitUsers` stands between the label and the files, and while nobody knows who uses what,
   everything that was ever in force may be in use (`View.users_known`).
+- What is known about pods must be newer than the label: a pod may have been sent here by it in the last moment, and nobody
+  has told yet. So `AwaitAnswer` stands between the two: the controller looks again after the label has gone (see
+  `agent.questions`).
 - An update never withdraws: the old snapshot stays current and announced until the new one is published; it is removed
   only after the node's labels stand at the new one (`snapshot_may_go`).
 - Nothing unchecked is published: `Publish` only with a sha256 for every file, and with the expected checksum.
@@ -91,7 +94,8 @@ class View:
     `emptied`: the files of the model have been removed.
     `loaded`: names of the snapshots that an engine of this node may have loaded, for a LoRA adapter.
     `in_use`: names of the snapshots for which pods of this node are known to need them. `users_known` False: there may be
-    others, nobody knows at the moment.
+    others, nobody knows at the moment. `uses_confirmed`: somebody has looked since the labels of the model have changed last
+    (or nobody does such a thing, see `agent.questions`).
     `listed`: the last question about the source that was answered.
     """
 
@@ -106,6 +110,7 @@ class View:
     loaded: frozenset[str] = frozenset()
     in_use: frozenset[str] = frozenset()
     users_known: bool = True
+    uses_confirmed: bool = True
     listed: str = ""
 
     @property
@@ -219,6 +224,13 @@ class AwaitUsers:
 
 
 @dataclass(frozen=True, slots=True)
+class AwaitAnswer:
+    """Wait until the controller, asked after the labels had gone, has said that no pod needs the files of these snapshots."""
+
+    snapshots: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Release:
     """Leave the files to the cache: nothing is in force any more, and they go when their room is needed."""
 
@@ -249,6 +261,7 @@ Step: TypeAlias = (
     | Withdraw
     | AwaitUnload
     | AwaitUsers
+    | AwaitAnswer
     | Release
     | RemoveModel
     | Forget
@@ -314,7 +327,7 @@ def _arrival(view: View, target: Target, held: Snapshot | None) -> Step:
         return Withdraw()
     if obstacle.name in view.loaded:
         return AwaitUnload(frozenset({obstacle.name}))
-    return AwaitUsers((obstacle.name,)) if view.may_be_in_use(obstacle) else RemoveSnapshot(obstacle.name)
+    return AwaitUsers((obstacle.name,)) if view.may_be_in_use(obstacle) else _remove(obstacle, view)
 
 
 def _settling(view: View, target: Target, held: Snapshot) -> Step:
@@ -328,12 +341,19 @@ def _settling(view: View, target: Target, held: Snapshot) -> Step:
         return Announce(held.revision)
     for snapshot in view.snapshots:
         if snapshot is not held and not snapshot.policy.retain and snapshot_may_go(snapshot, view):
-            return RemoveSnapshot(snapshot.name)
+            return _remove(snapshot, view)
     return Done()
 
 
+def _remove(snapshot: Snapshot, view: View) -> Step:
+    return RemoveSnapshot(snapshot.name) if view.uses_confirmed else AwaitAnswer((snapshot.name,))
+
+
 def _removal(view: View) -> Step:
-    """The way of a model off the node: label, then the engines, then the pods that use it, then files, then the reports."""
+    """The way of a model off the node: label, then the engines, then the pods that use it, then files, then the reports.
+
+    Where nothing was published, there is nothing that a pod could use, and nobody has to be asked.
+    """
     if view.shown != UNLABELLED:
         return Withdraw()
     if view.loaded:
@@ -341,9 +361,12 @@ def _removal(view: View) -> Step:
     used = tuple(snapshot.name for snapshot in view.snapshots if view.may_be_in_use(snapshot))
     if used:
         return AwaitUsers(used)
-    if view.snapshots and all(snapshot.policy.retain for snapshot in view.snapshots):
-        return Release() if view.current is not None else Forget()
-    return Forget() if view.emptied else RemoveModel()
+    retained = bool(view.snapshots) and all(snapshot.policy.retain for snapshot in view.snapshots)
+    if view.emptied or (retained and view.current is None):
+        return Forget()
+    if view.snapshots and not view.uses_confirmed:
+        return AwaitAnswer(tuple(snapshot.name for snapshot in view.snapshots))
+    return Release() if retained else RemoveModel()
 
 
 def snapshot_may_go(snapshot: Snapshot, view: View) -> bool:
@@ -378,7 +401,7 @@ def announced(view: View) -> str | None:
     if current is None or not current.sound:
         return None
     step = next_step(view)
-    if isinstance(step, AwaitUnload | AwaitUsers):
+    if isinstance(step, AwaitUnload | AwaitUsers | AwaitAnswer):
         leaving = view.wanted is None or current.name in step.snapshots
     else:
         leaving = isinstance(step, Withdraw | Release | RemoveModel | Forget) or step == RemoveSnapshot(current.name)
@@ -396,7 +419,7 @@ def phase_of(view: View, *, failed: bool, working: bool) -> Phase.ValueType:
     step = next_step(view)
     if failed or isinstance(step, Refuse):
         return Phase.PHASE_FAILED
-    if isinstance(step, Done) or (isinstance(step, RemoveSnapshot) and announced(view) is not None):
+    if isinstance(step, Done) or (isinstance(step, RemoveSnapshot | AwaitAnswer) and _holds_wanted(view)):
         return Phase.PHASE_READY
     if isinstance(step, Keep):
         return _phase_of_kept(view)
@@ -405,6 +428,13 @@ def phase_of(view: View, *, failed: bool, working: bool) -> Phase.ValueType:
     if isinstance(step, Download):
         return Phase.PHASE_DOWNLOADING if working else Phase.PHASE_PENDING
     return Phase.PHASE_VERIFIED
+
+
+def _holds_wanted(view: View) -> bool:
+    """Whether what is wanted is in force, and announced: something else is on its way out."""
+    current, target = view.current, view.target
+    here = current is not None and target is not None and current.manifest_digest == target.digest
+    return here and announced(view) is not None
 
 
 def _phase_of_kept(view: View) -> Phase.ValueType:

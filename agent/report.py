@@ -62,7 +62,7 @@ def model_report(
     arrival = worker.arrival
     inputs = (
         worker.view, worker.current and worker.current.row, worker.trouble, worker.working, worker.since, arrival.traffic,
-        arrival.digests, arrival.tree_digest, len(arrival.peer_problems), tuple(findings), label_problem,
+        arrival.digests, arrival.tree_digest, len(arrival.peer_problems), tuple(findings), label_problem, worker.unanswered,
     )  # fmt: skip
     if facts.kept is not None and arrival.fetch is None and facts.kept[0] == inputs:
         return facts.kept[1]
@@ -167,6 +167,8 @@ def _problem(
         return problem
     if isinstance(step, plan.AwaitUsers):
         return Problem(reason="InUse", message=_in_use(worker, step, known=view.users_known))
+    if isinstance(step, plan.AwaitAnswer) and worker.unanswered and plan.announced(view) is None:
+        return Problem(reason="InUse", message=_unknown(worker.unanswered))
     if view.current is not None and not view.current.sound:
         return Problem(
             reason="FilesChanged",
@@ -178,13 +180,17 @@ def _problem(
 
 def _in_use(worker: ModelWorker, step: plan.AwaitUsers, *, known: bool) -> str:
     if not known:
-        return (
-            "The files stay until it is known that no pod uses them, and the controller cannot tell at the moment; see "
-            "that it may list and watch pods."
-        )
+        return _unknown("pods have not been read")
     pods = worker.pods_using(step.snapshots)
     shown = ", ".join(pods[:PODS_SHOWN]) + (f" and {len(pods) - PODS_SHOWN} more" if len(pods) > PODS_SHOWN else "")
     return f"The files are in use by {'pod' if len(pods) == 1 else 'pods'} {shown}; they go when the pods are gone."
+
+
+def _unknown(why: str) -> str:
+    return (
+        f"The files stay until it is known that no pod uses them, and the controller cannot tell at the moment ({why}); see "
+        "that it may list and watch pods."
+    )
 
 
 def _timestamp(unix: float) -> Timestamp:
@@ -212,6 +218,7 @@ def same_essence(last: Report, report: Report) -> bool:
     """Whether two reports differ only in what changes all the time: progress, rates, times of tries, free space."""
     return (
         last.nonce == report.nonce
+        and last.uses_question == report.uses_question
         and len(last.models) == len(report.models)
         and len(last.unloads) == len(report.unloads)
         and all(old == new or _essence(old) == _essence(new) for old, new in zip(last.models, report.models, strict=True))

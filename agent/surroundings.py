@@ -11,6 +11,7 @@ from agent.failures import Failure
 from agent.findings import Findings
 from agent.metrics import AgentMetrics
 from agent.ports import Cache, Fetcher
+from agent.questions import Questions
 from agent.room import Room
 from agent.slots import Slots
 from agent.users import Users
@@ -22,11 +23,11 @@ from modelcache.kube.resources import ObjectKey
 class Surroundings:
     """What all workers of a node share.
 
-    `manifest` asks the controller, `tell` tells it a listing. `shown` is `NodeLabels.shown`. `loaded` tells the snapshots of a
-    model that an engine may have loaded. `sweep` deletes content that no model needs, now;
-    `litter` says that there may be some, for later; `swept` returns when no deletion is under way. `changed` is called
-    whenever something that others look at (view, progress, problem) may have changed. `findings` are told to users. `unix` is
-    the wall clock.
+    `manifest` asks the controller, `tell` tells it a listing. `shown` and `moves` are those of `NodeLabels`. `loaded` tells
+    the snapshots of a model that an engine may have loaded. `sweep` deletes content that no model needs, now; `litter`
+    says that there may be some, for later; `swept` returns when no deletion is under way. `changed` is called whenever
+    something that others look at (view, progress, problem) may have changed. `findings` are told to users. `unix` is the wall
+    clock.
     """
 
     node: str
@@ -36,6 +37,7 @@ class Surroundings:
     manifest: Callable[[ObjectKey, str], Awaitable[bytes]]
     tell: Callable[[ObjectKey, str, bytes], Awaitable[None]]
     shown: Callable[[ObjectKey], str | None]
+    moves: Callable[[ObjectKey], int]
     loaded: Callable[[ObjectKey], frozenset[str]]
     sweep: Callable[[], Awaitable[None]]
     litter: Callable[[], None]
@@ -46,6 +48,7 @@ class Surroundings:
     unix: Callable[[], float]
     rng: Random
     users: Users
+    questions: Questions
     room: Room
     metrics: AgentMetrics
 

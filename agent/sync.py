@@ -95,11 +95,12 @@ class Sync:
         unix: Callable[[], float] = time.time,
         command: Callable[[Command], None] = lambda command: None,
         answers: Callable[[], Sequence[CommandAnswer]] = tuple,
+        began: Callable[[], None] = lambda: None,
     ) -> None:
         """`find` tells where controllers may be, `connect` opens a channel to one; it may raise NoCredentials.
 
         `hello` and `report` tell the present state (the nonce is added here), `take` takes a desired state over. `command`
-        takes a command, `answers` tells what has to be sent about those.
+        takes a command, `answers` tells what has to be sent about those. `began` is called at the beginning of each stream.
         """
         self._find = find
         self._connect = connect
@@ -108,6 +109,7 @@ class Sync:
         self._take = take
         self._command = command
         self._answers = answers
+        self._began = began
         self._clock = clock
         self._backoff = Backoff(rng, base=RECONNECT_BASE, cap=RECONNECT_CAP)
         self._changed = Wakeup(clock)
@@ -215,6 +217,7 @@ class Sync:
     async def _stream(self, address: Address) -> str:
         """One stream from beginning to end; why it ended."""
         self._nonce, self._heartbeat = "", HEARTBEAT_SECONDS
+        self._began()
         async with self._connect(address) as channel:
             stub = ModelCacheServiceStub(channel)
             call = stub.Sync()

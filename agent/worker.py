@@ -17,6 +17,7 @@ from agent.arrival import Arrival
 from agent.content import (
     Held,
     Known,
+    Outside,
     checked_manifest,
     completed_tree_digest,
     contradiction,
@@ -39,6 +40,7 @@ from agent.failures import (
 from agent.kept import Kept
 from agent.listing import tell_listing
 from agent.plan import Condition, View
+from agent.questions import Inquiry
 from agent.retraction import Retraction
 from agent.store import Problem
 from agent.surroundings import Surroundings, Trouble
@@ -47,11 +49,12 @@ from agent.transfer.errors import Cancelled
 from agent.wakeup import Wakeup
 from modelcache.kube.backoff import Backoff
 from modelcache.kube.resources import ObjectKey
+from modelcache.rpc.modelcache_pb2 import PHASE_READY
 
 _log = logging.getLogger(__name__)
 
 _WAITING = (
-    plan.Keep, plan.AwaitDigests, plan.Announce, plan.Withdraw, plan.AwaitUnload, plan.AwaitUsers, plan.Done,
+    plan.Keep, plan.AwaitDigests, plan.Announce, plan.Withdraw, plan.AwaitUnload, plan.AwaitUsers, plan.AwaitAnswer, plan.Done,
 )  # fmt: skip
 """Steps that others take: the controller, the node's labels, engines that have the files loaded, pods that use them."""
 _STOPPABLE = (plan.FetchManifest, plan.Download, plan.Mend)
@@ -83,6 +86,7 @@ class ModelWorker:
         self._listed = ""
         self._doubted: set[str] = set()
         """Snapshots about which something was said that nobody has looked into since."""
+        self._inquiry = Inquiry(around.questions, key)
         self._announced = ""
         """Digest of the manifest for which it was counted how long it took to become ready."""
         self._changed = Wakeup(around.clock)
@@ -97,9 +101,11 @@ class ModelWorker:
     def view(self) -> View:
         """What the next step is decided on; the same object until something in it may differ."""
         around, key = self._around, self.key
+        moves = around.moves(key)
         instructions = (self._heard, self._wanted, self._listed)
         progress = (self._fetched, self._contradiction, self._emptied)
-        outside = (around.shown(key), around.loaded(key), around.users.state(key))
+        confirmed = self._inquiry.confirmed(moves)
+        outside = Outside(around.shown(key), moves, around.loaded(key), around.users.state(key), confirmed)
         return self._view.of(instructions, self.known, progress, self.held, outside, around.users)
 
     @property
@@ -116,6 +122,11 @@ class ModelWorker:
         """The pods (`namespace/name`) that need one of these snapshots, sorted."""
         rows = (held.row for held in self.held if held.snapshot.name in snapshots)
         return tuple(sorted({pod for row in rows for pod in self._around.users.pods_of(row)}))
+
+    @property
+    def unanswered(self) -> str:
+        """Why the controller cannot say who uses the files, as a clause; empty when there is nothing to tell."""
+        return self._around.questions.problem
 
     @property
     def working(self) -> bool:
@@ -183,6 +194,10 @@ class ModelWorker:
             self._around.changed()
             self._acted_on = self.view
             step = plan.next_step(self._acted_on)
+            if isinstance(step, plan.AwaitAnswer):
+                self._inquiry.need(self._around.moves(self.key))
+            else:
+                self._inquiry.settle()
             if isinstance(step, plan.Forget):
                 self._say("is no longer on this node")
                 return
@@ -194,7 +209,7 @@ class ModelWorker:
                 self.trouble = None
                 if step != waits_for:
                     self._say(plan.named(step))
-                    if isinstance(step, plan.Done):
+                    if isinstance(step, plan.Done | plan.AwaitAnswer):
                         self._count_ready()
                 waits_for = step
                 self._around.changed()
@@ -367,9 +382,10 @@ class ModelWorker:
         self._around.changed()
 
     def _count_ready(self) -> None:
-        """The node holds what is wanted and says so; counted once for content that had to come."""
+        """If the node holds what is wanted and says so: counted once for content that had to come."""
         digest = self.wanted_digest or ""
-        if self.since is not None and digest != self._announced:
+        ready = plan.phase_of(self.view, failed=False, working=False) == PHASE_READY
+        if ready and self.since is not None and digest != self._announced:
             self._announced = digest
             self._around.metrics.became_ready(max(0.0, self._around.unix() - self.since))
 

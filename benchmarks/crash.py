@@ -29,7 +29,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from functools import partial
 from pathlib import Path
@@ -256,7 +256,7 @@ def victims(world: World, model: Model) -> set[Key]:
 def _room(store: Store, released: str = "") -> Room:
     """The room of a node that lacks EXCESS bytes. Revisions in force stay, but for those of the model `released`."""
 
-    async def drop(keys: Sequence[tuple[str, str, str]]) -> None:
+    async def drop(keys: Iterable[tuple[str, str, str]]) -> None:
         for key in keys:
             store.remove_snapshot(*key, spare_current=True)
         store.collect_garbage()

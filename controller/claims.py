@@ -16,13 +16,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import TypeVar
 
 import msgspec
 
 from controller.pods import BY_NODE, Mount, Pod, host_path
 from modelcache.kube.client import KubeClient
+from modelcache.kube.errors import Forbidden
 from modelcache.kube.informer import Informer
-from modelcache.kube.resources import PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, ObjectKey
+from modelcache.kube.resources import PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, ObjectKey, ResourceType
+
+T = TypeVar("T")
 
 _BY_CLAIM = "claim"
 
@@ -98,6 +102,7 @@ class NodePods:
 
     def __init__(self, client: KubeClient, pods: Informer[Pod]) -> None:
         """To be called before `pods` runs: it declares an index."""
+        self._client = client
         self._pods = pods
         self._claims = Informer(client, PERSISTENT_VOLUME_CLAIMS, Claim)
         self._volumes = Informer(client, PERSISTENT_VOLUMES, Volume)
@@ -112,6 +117,24 @@ class NodePods:
         """The active pods on a node, in the order of their uids."""
         pods = (pod for pod in self._pods.lookup(BY_NODE, node) if pod.active)
         return [self._seen(pod) for pod in sorted(pods, key=lambda pod: pod.uid)]
+
+    @property
+    def reached(self) -> str:
+        """resourceVersion of the state of the pods that is shown, empty before there is one."""
+        return self._pods.reached
+
+    def get(self, namespace: str, name: str) -> Pod | None:
+        """One pod as it is shown now."""
+        pod = self._pods.get(ObjectKey(namespace, name))
+        return self._seen(pod) if pod is not None else None
+
+    async def as_listed(self, pod: Pod) -> Pod:
+        """A pod that was listed, with its directories; claims and volumes that are not shown yet are listed as well.
+
+        Raises KubeError.
+        """
+        found = {name: await self._directory_now(ObjectKey(pod.namespace, name)) for name in pod.claims}
+        return with_directories(pod, lambda name: found[name])
 
     def on_change(self, handler: Callable[[Pod], None]) -> None:
         """Call `handler` with each pod that may see another directory than before. To be called before `run`."""
@@ -142,6 +165,28 @@ class NodePods:
         await self._pods.wait_synced()
         await self._claims.settled.wait()
         await self._volumes.settled.wait()
+
+    async def _directory_now(self, key: ObjectKey) -> str:
+        claim = self._claims.get(key)
+        if claim is None or not claim.spec.volume_name:
+            claim = await self._list_one(PERSISTENT_VOLUME_CLAIMS, key, Claim)
+        if claim is None or not claim.spec.volume_name:
+            return ""
+        name = ObjectKey("", claim.spec.volume_name)
+        volume = self._volumes.get(name)
+        if volume is None or volume.claim is None:
+            volume = await self._list_one(PERSISTENT_VOLUMES, name, Volume)
+        return directory_of(claim, volume) if volume is not None else ""
+
+    async def _list_one(self, resource: ResourceType, key: ObjectKey, into: type[T]) -> T | None:
+        """The most recent state of an object: a list, because `get` is another right. None where there is no right."""
+        pages = self._client.list_pages(
+            resource, key.namespace, into=into, field_selector=f"metadata.name={key.name}", limit=0
+        )
+        try:
+            return next(iter([each async for page in pages for each in page.objects]), None)
+        except Forbidden:
+            return None
 
     def _seen(self, pod: Pod) -> Pod:
         return with_directories(pod, lambda name: self._directory(ObjectKey(pod.namespace, name)))

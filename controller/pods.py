@@ -28,7 +28,8 @@ BY_NODE = "node"
 """Index of the informer: name of the node -> its pods."""
 
 _ENDED = ("Succeeded", "Failed")
-_SELECTOR = "spec.nodeName!=," + ",".join(f"status.phase!={phase}" for phase in _ENDED)
+_NOT_ENDED = ",".join(f"status.phase!={phase}" for phase in _ENDED)
+_SELECTOR = f"spec.nodeName!=,{_NOT_ENDED}"
 _DOMAIN = "nvidia.com"
 
 
@@ -108,6 +109,11 @@ def pods_informer(client: KubeClient) -> Informer[Pod]:
     pods = Informer(client, PODS, Pod, decode=read_pod, field_selector=_SELECTOR)
     pods.index(BY_NODE, lambda pod: [pod.node])
     return pods
+
+
+def pods_selector(node: str) -> str:
+    """Field selector of the pods that one node has taken on and that have not ended."""
+    return f"spec.nodeName={node},{_NOT_ENDED}"
 
 
 def read_pod(data: msgspec.Raw | bytes) -> Pod:

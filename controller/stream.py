@@ -28,6 +28,7 @@ from controller import uses
 from controller.claims import NodePods
 from controller.desired import to_message, verdict, without_peers
 from controller.nodes import Node
+from controller.questions import NO_ANSWER, Answer, Questions
 from controller.registry import Registry, Session
 from controller.relay import Relay
 from controller.resolver import Outcome, outcome_of
@@ -58,7 +59,7 @@ NOT_SERVING = "this controller is not the leader, or is still reading the cluste
 
 _INVALID = grpc.StatusCode.INVALID_ARGUMENT
 
-_Pods = tuple[list[pb.WorkerPod] | None, list[pb.PodUse] | None]
+_Pods = tuple[list[pb.WorkerPod] | None, list[pb.PodUse] | None, Answer]
 
 Context = aio.ServicerContext[pb.SyncRequest, pb.SyncResponse]
 
@@ -72,6 +73,7 @@ class Desk:
     models: Informer[DynamoModel]
     nodes: Informer[Node]
     pods: NodePods
+    questions: Questions
     relay: Relay
     clock: Clock
     term: str
@@ -106,7 +108,7 @@ class Desk:
 
     def uses_on(self, session: Session) -> list[pb.PodUse] | None:
         """What pods on the node of this stream use, None while pods have not been read."""
-        return uses.to_messages(self.pods.on(session.node), session.cache_root) if self.pods.known else None
+        return uses.to_messages(self.questions.pods_of(session), session.cache_root) if self.pods.known else None
 
     def is_settled(self, session: Session) -> bool:
         """Whether every model has been looked at since the stream began."""
@@ -156,6 +158,7 @@ class AgentService(ModelCacheServiceServicer):
             if expiry is not None:
                 expiry.cancel()
             desk.registry.disconnect(session)
+            desk.questions.leave(session)
 
     async def GetManifest(
         self,
@@ -279,6 +282,7 @@ class AgentService(ModelCacheServiceServicer):
                 if message == "report":
                     number = _number(request.report.nonce, desk.term, session.arrival)
                     desk.registry.take_report(session, request.report, number)
+                    desk.questions.take(session, request.report.uses_question)
                 elif message == "answer":
                     desk.relay.take(session, request.answer)
         except Exception:  # noqa: BLE001 -- logged, and the stream is ended
@@ -291,7 +295,7 @@ class AgentService(ModelCacheServiceServicer):
     async def _responses(self, desk: Desk, session: Session) -> AsyncIterator[pb.SyncResponse]:
         """Desired states, each when it differs from the one before, and commands, until the stream is to end."""
         last: list[pb.DesiredModel] | None = None
-        last_pods: _Pods = (None, None)
+        last_pods: _Pods = (None, None, NO_ANSWER)
         deadline = desk.clock.now() + FIRST_WAIT
         told_peers_at, interval = float("-inf"), 0.0
         patience = desk.clock.call_later(FIRST_WAIT, session.wake.set)
@@ -321,7 +325,8 @@ class AgentService(ModelCacheServiceServicer):
                     continue
                 for command in desk.relay.due(session):
                     yield pb.SyncResponse(command=command)
-                models, pods = desk.message(session), (desk.workers_on(session), desk.uses_on(session))
+                models = desk.message(session)
+                pods = (desk.workers_on(session), desk.uses_on(session), desk.questions.answer(session))
                 if models == last and pods == last_pods:
                     continue
                 early = desk.clock.now() < told_peers_at + interval
@@ -342,6 +347,9 @@ class AgentService(ModelCacheServiceServicer):
                     workers_known=pods[0] is not None,
                     uses=pods[1],
                     uses_known=pods[1] is not None,
+                    uses_answers=True,
+                    uses_answer=pods[2].number,
+                    uses_problem=pods[2].problem,
                 )
                 yield pb.SyncResponse(desired=desired)
         finally:

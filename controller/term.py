@@ -11,6 +11,7 @@ import logging
 import secrets
 from collections.abc import Collection, Hashable
 from datetime import UTC, datetime
+from functools import partial
 from random import Random
 
 from controller.claims import NodePods
@@ -19,6 +20,7 @@ from controller.manifests import ManifestStore
 from controller.metrics import ControllerMetrics, ControllerState
 from controller.nodes import LabelWithdrawal, Node, relevant
 from controller.pods import Pod, pods_informer
+from controller.questions import Questions
 from controller.reconcile import Reconciler
 from controller.refusal import Refusal
 from controller.registry import Registry
@@ -85,6 +87,7 @@ class Term:
         self._node_queue: WorkQueue[str] = WorkQueue("nodes", cap=LONGEST_RETRY, clock=clock)
         self._registry = Registry(clock, timeout=settings.agent_timeout, on_lag=metrics.acknowledged)
         self._relay = Relay()
+        self._questions = Questions(client, self._node_pods, clock, rng)
         self._memory = Memory()
         self._resolver = Resolver(self._resolved, workers=settings.resolve_workers, observe=metrics.resolved)
         store = ManifestStore(client)
@@ -123,7 +126,8 @@ class Term:
                 _log.info("serving: %d DynamoModels, %d nodes", len(self._models.keys()), len(self._nodes.keys()))
                 self._registry.start()
                 desk = Desk(
-                    self._registry, self._memory, self._models, self._nodes, self._node_pods, self._relay, self._clock,
+                    self._registry, self._memory, self._models, self._nodes, self._node_pods, self._questions, self._relay,
+                    self._clock,
                     term=secrets.token_hex(4), heartbeat=self._settings.heartbeat, listed=self._listed,
                 )  # fmt: skip
                 await self._server.open(desk)
@@ -131,10 +135,12 @@ class Term:
                     self._queue.run(metrics.timed("models", self._reconciler.reconcile), self._settings.workers)
                 )
                 group.create_task(self._node_queue.run(metrics.timed("nodes", self._labels.reconcile)))
+                group.create_task(self._questions.run(partial(metrics.timed, "uses")))
         finally:
             metrics.state = None
             self._queue.shutdown()
             self._node_queue.shutdown()
+            self._questions.close()
             self._resolver.close()
             self._registry.close()
             self._relay.close()
@@ -145,7 +151,7 @@ class Term:
         return ControllerState(
             agents=self._registry.agents,
             lag=self._registry.lag(),
-            queues={"models": self._queue.depth, "nodes": self._node_queue.depth},
+            queues={"models": self._queue.depth, "nodes": self._node_queue.depth, "uses": self._questions.depth},
             models={key: status for key, status in models.items() if status is not None},
         )
 

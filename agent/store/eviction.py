@@ -8,7 +8,7 @@ a snapshot that frees nothing, because something that stays shares everything it
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 Key = tuple[str, str, str]
@@ -53,6 +53,12 @@ def evictable(revisions: Sequence[Revision]) -> int:
     stays = {digest for revision in revisions if revision.kept for digest in revision.blobs}
     goes = {digest: size for revision in revisions if not revision.kept for digest, size in revision.blobs.items()}
     return sum(size for digest, size in goes.items() if digest not in stays)
+
+
+def just(revisions: Sequence[Revision], keys: Collection[Key]) -> Eviction:
+    """These, but for those that have to stay."""
+    chosen = [r if r.key in keys else r._replace(kept="not asked for") for r in revisions]
+    return Eviction(tuple(r.key for r in chosen if not r.kept), evictable(chosen))
 
 
 def in_order(revisions: Iterable[Revision]) -> list[Revision]:

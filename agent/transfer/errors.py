@@ -24,11 +24,15 @@ class Cancelled(TransferError):
 class InsufficientStorage(TransferError):
     """The files do not fit on the disk. `needs` and `free` are bytes; `free` is what this download may use.
 
-    `evictable` is what could be freed by removing what nobody wants or uses; None where nobody has looked.
+    `evictable` is what could be freed by removing what nobody wants or uses; None where nobody has looked. `withheld` is why
+    that does not happen although it would help, as a clause.
     """
 
-    def __init__(self, message: str, *, needs: int, free: int, evictable: int | None = None) -> None:
+    def __init__(
+        self, message: str, *, needs: int, free: int, evictable: int | None = None, withheld: str = ""
+    ) -> None:
         could = "" if evictable is None else f"; {evictable} could be freed by evicting what nothing wants"
+        could += f", but {withheld}" if withheld else ""
         super().__init__(f"{message}{could}; remove models or the pods that use them, or give the cache more room")
         self.facts = message
         self.needs = needs

@@ -129,6 +129,8 @@ class Informer(Generic[T]):
         """Set when the first complete list is in the copy and the handlers have seen it. Never cleared."""
         self.settled = asyncio.Event()
         """Set with `synced`, or when the server has refused to list: there is nothing to wait for then. Never cleared."""
+        self.reached = ""
+        """resourceVersion of the state that the copy shows, empty before there is one. Never goes back."""
         self._resource_version = ""
         self._watching = False
         self._last_contact: float | None = None
@@ -231,6 +233,7 @@ class Informer(Generic[T]):
             version, everything = await self._list_in_pages(0)
         self._resource_version = version
         self._dispatch(self._cache.replace(everything))
+        self.reached = version
         self.synced.set()
         self.settled.set()
 
@@ -310,7 +313,7 @@ class Informer(Generic[T]):
         elif event.type != "BOOKMARK":
             _log.warning("%s: unknown watch event type %s", self._subject, printable(event.type, 50))
             return False
-        self._resource_version = identity.resource_version or self._resource_version
+        self.reached = self._resource_version = identity.resource_version or self._resource_version
         return event.type != "BOOKMARK"
 
     def _identify(self, raw: msgspec.Raw, *, bookmark: bool = False) -> _Metadata | None:

@@ -692,8 +692,13 @@ class Report(_message.Message):
     MODELS_FIELD_NUMBER: _builtins.int
     CAPACITY_FIELD_NUMBER: _builtins.int
     UNLOADS_FIELD_NUMBER: _builtins.int
+    USES_QUESTION_FIELD_NUMBER: _builtins.int
     nonce: _builtins.str
     """Nonce of the last DesiredState that was taken over; empty before the first."""
+    uses_question: _builtins.int
+    """Who uses what on this node *now*? Numbers grow with each question of an agent process; 0: nothing is asked. The same
+    question is in every report until it is answered, or does not matter any more.
+    """
     @_builtins.property
     def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelReport]: ...
     @_builtins.property
@@ -712,10 +717,11 @@ class Report(_message.Message):
         models: _abc.Iterable[Global___ModelReport] | None = ...,
         capacity: Global___Capacity | None = ...,
         unloads: _abc.Iterable[Global___AdapterUnload] | None = ...,
+        uses_question: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "models", b"models", "nonce", b"nonce", "unloads", b"unloads"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "models", b"models", "nonce", b"nonce", "unloads", b"unloads", "uses_question", b"uses_question"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -980,6 +986,9 @@ class DesiredState(_message.Message):
     HEARTBEAT_SECONDS_FIELD_NUMBER: _builtins.int
     USES_FIELD_NUMBER: _builtins.int
     USES_KNOWN_FIELD_NUMBER: _builtins.int
+    USES_ANSWERS_FIELD_NUMBER: _builtins.int
+    USES_ANSWER_FIELD_NUMBER: _builtins.int
+    USES_PROBLEM_FIELD_NUMBER: _builtins.int
     WORKERS_FIELD_NUMBER: _builtins.int
     WORKERS_KNOWN_FIELD_NUMBER: _builtins.int
     nonce: _builtins.str
@@ -988,6 +997,14 @@ class DesiredState(_message.Message):
     """False: the controller cannot read pods at the moment (or does not know this field). Then the uses that were known before
     stay, and nothing that might be in use is removed.
     """
+    uses_answers: _builtins.bool
+    """The controller answers `Report.uses_question` (one that does not know this field answers none, and nobody waits for it)."""
+    uses_answer: _builtins.int
+    """The highest question of this stream that `uses` answers: they hold every pod that was bound to the node when the question
+    came, because the API server was asked after that and not only watched. Later ones are as for every other desired state.
+    """
+    uses_problem: _builtins.str
+    """Why the last question has no answer yet, as a clause for users; empty while that is only a matter of a moment."""
     workers_known: _builtins.bool
     """False: the controller cannot read pods at the moment (or does not know this field), and adapters stay where they are."""
     @_builtins.property
@@ -1011,12 +1028,15 @@ class DesiredState(_message.Message):
         heartbeat_seconds: _builtins.int = ...,
         uses: _abc.Iterable[Global___PodUse] | None = ...,
         uses_known: _builtins.bool = ...,
+        uses_answers: _builtins.bool = ...,
+        uses_answer: _builtins.int = ...,
+        uses_problem: _builtins.str = ...,
         workers: _abc.Iterable[Global___WorkerPod] | None = ...,
         workers_known: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat_seconds", b"heartbeat_seconds", "models", b"models", "nonce", b"nonce", "uses", b"uses", "uses_known", b"uses_known", "workers", b"workers", "workers_known", b"workers_known"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat_seconds", b"heartbeat_seconds", "models", b"models", "nonce", b"nonce", "uses", b"uses", "uses_answer", b"uses_answer", "uses_answers", b"uses_answers", "uses_known", b"uses_known", "uses_problem", b"uses_problem", "workers", b"workers", "workers_known", b"workers_known"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -17,6 +17,7 @@ from agent.desired import read_desired
 from agent.failures import PERMANENT_RETRY, ManifestUnavailable
 from agent.models import Models, revisions_at_start
 from agent.plan import UNLABELLED
+from agent.questions import Questions
 from agent.slots import Slots
 from agent.store import Policy, StoreIOError
 from agent.transfer import IntegrityError, Waiting
@@ -65,16 +66,22 @@ class Labels:
         self.away = False
         self.log: list[dict[ObjectKey, str]] = []
         self.changed: Callable[[], None] = lambda: None
+        self.steps = 0
+
+    def moves(self, key: ObjectKey) -> int:
+        return self.steps
 
     def want(self, revisions: Mapping[ObjectKey, str]) -> None:
         if self.wanted != revisions:
             self.wanted = dict(revisions)
             self.log.append(self.wanted)
+            self.steps += 1
         self.follow()
 
     def follow(self) -> None:
         if not self.away and self.shown != self.wanted:
             self.shown = dict(self.wanted)
+            self.steps += 1
             self.changed()
 
     def of(self, key: ObjectKey) -> str | None:
@@ -95,11 +102,16 @@ class Harness:
         self.asked: list[str] = []
         self.uses: list[PodUse] = []
         self.uses_known = True
+        self.answers = False
+        """Whether the controller answers questions."""
+        self.answered = 0
+        self.problem = ""
         self.told: list[tuple[ObjectKey, str, bytes]] = []
         self._changed = asyncio.Event()
         held = inspect(self.cache)
         self.labels.wanted = revisions_at_start(held)
         self.labels.shown = dict(self.labels.wanted)
+        self.questions = Questions(self.clock, changed=self._changed.set)
         self.models = Models(
             "node-1",
             held,
@@ -109,6 +121,8 @@ class Harness:
             manifest=self._manifest,
             tell=self._tell,
             shown=self.labels.of,
+            moves=self.labels.moves,
+            questions=self.questions,
             announce=self.labels.want,
             changed=self._changed.set,
             clock=self.clock,
@@ -132,7 +146,11 @@ class Harness:
         self.manifests |= {each.digest: each.encode() for each in manifests}
 
     def want(self, *models: DesiredModel) -> None:
-        self.models.take(read_desired(DesiredState(models=models, uses=self.uses, uses_known=self.uses_known)))
+        state = DesiredState(
+            models=models, uses=self.uses, uses_known=self.uses_known,
+            uses_answers=self.answers, uses_answer=self.answered, uses_problem=self.problem,
+        )  # fmt: skip
+        self.models.take(read_desired(state))
 
     def report(self, key: ObjectKey = KEY) -> ModelReport | None:
         for model in self.models.reports("", None):
@@ -896,6 +914,84 @@ async def test_while_nobody_knows_the_pods_nothing_is_removed() -> None:
         node.uses_known = True
         node.want()
         await node.until_gone()
+
+
+async def asked(node: Harness) -> int:
+    """The question that the next report carries, once there is one."""
+    await node.until(lambda: node.questions.sending() > node.answered)
+    return node.questions.sending()
+
+
+async def test_files_go_only_when_the_controller_has_looked_again_after_the_label_had_gone() -> None:
+    cache = MemoryCache()
+    cache.put(*KEY, manifest())
+    async with running(Harness(cache)) as node:
+        node.answers = True
+        node.labels.away = True
+        node.want()
+        await node.until(lambda: node.labels.wanted == {})
+        assert node.questions.sending() == 0, "the label is still there"
+        node.labels.away = False
+        node.labels.follow()
+        number = await asked(node)
+        assert (node.done(), node.report() is not None) == ([], True)
+        # A desired state for another reason: no answer, and still no files that go.
+        node.want()
+        # The answer shows a pod that nobody had seen before.
+        node.uses, node.answered = [use()], number
+        node.want()
+        assert (await node.until_problem("InUse")).phase == PHASE_REMOVING
+        assert node.questions.sending() == 0
+        node.uses = []
+        node.want()
+        await node.until_gone()
+        assert node.done() == ["remove_model"]
+
+
+async def test_why_there_is_no_answer_is_told() -> None:
+    cache = MemoryCache()
+    cache.put(*KEY, manifest())
+    async with running(Harness(cache)) as node:
+        node.answers = True
+        node.want()
+        number = await asked(node)
+        node.problem = "the pods of node-1 cannot be listed: 403"
+        node.want()
+        assert "cannot be listed: 403" in (await node.until_problem("InUse")).problem.message
+        # Another stream: the same question, and what was known before counts no more.
+        node.questions.renew()
+        node.models.poke()
+        assert await asked(node) == number
+        node.problem, node.answered = "", number
+        node.want()
+        await node.until_gone()
+
+
+async def test_a_model_is_ready_while_the_old_revision_waits_for_an_answer() -> None:
+    cache = MemoryCache()
+    cache.put(*KEY, manifest(OLD))
+    async with running(Harness(cache)) as node:
+        node.answers = True
+        node.know(manifest(NEW))
+        node.want(wish(*KEY, manifest(NEW)))
+        number = await asked(node)
+        report = await node.until_phase(PHASE_READY)
+        assert (report.current_revision, report.HasField("problem")) == (NEW, False)
+        assert {key[2] for key in cache.rows} == {OLD, NEW}
+        node.answered = number
+        node.want(wish(*KEY, manifest(NEW)))
+        await node.until(lambda: {key[2] for key in cache.rows} == {NEW})
+
+
+async def test_nobody_is_asked_when_nothing_was_published() -> None:
+    async with running(Harness()) as node:
+        node.answers = True
+        node.know(manifest(complete=False))
+        node.want(wish(*KEY, manifest(complete=False)))
+        await node.until_phase(PHASE_VERIFIED)
+        node.want()
+        await node.until_gone()
+        assert node.questions.sending() == 0
 
 
 async def test_retained_files_stay_without_label_or_report_and_come_back_without_a_download() -> None:

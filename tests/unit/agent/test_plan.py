@@ -80,6 +80,7 @@ views = st.builds(
     emptied=st.booleans(),
     in_use=st.frozensets(st.sampled_from(REVISIONS)),
     users_known=st.sampled_from([True, True, True, False]),
+    uses_confirmed=st.booleans(),
     loaded=st.frozensets(st.sampled_from(REVISIONS), max_size=2),
 )
 
@@ -130,6 +131,21 @@ def test_nothing_goes_that_a_pod_uses_or_may_use(view: View) -> None:
     if isinstance(step, plan.RemoveModel | plan.Release | plan.Forget) and view.snapshots:
         assert view.users_known
         assert not {snapshot.name for snapshot in view.snapshots} & view.in_use
+
+
+@examples
+@given(views)
+def test_nothing_goes_before_somebody_has_looked_since_the_labels_moved(view: View) -> None:
+    step = next_step(view)
+    if isinstance(step, plan.RemoveSnapshot) or (isinstance(step, plan.RemoveModel | plan.Release) and view.snapshots):
+        assert view.uses_confirmed
+    if isinstance(step, plan.AwaitAnswer):
+        # Nobody is asked in vain: the answer is all that is missing.
+        assert isinstance(
+            next_step(replace(view, uses_confirmed=True)), plan.RemoveSnapshot | plan.RemoveModel | plan.Release
+        )
+        assert set(step.snapshots) <= {snapshot.name for snapshot in view.snapshots}
+        assert phase_of(view, failed=False, working=False) in (PHASE_READY, PHASE_REMOVING, PHASE_VERIFIED)
 
 
 @examples
@@ -460,6 +476,7 @@ class World:
     emptied: bool = False
     in_use: frozenset[str] = frozenset()
     loaded: frozenset[str] = frozenset()
+    confirmed: bool = False
 
     def view(self) -> View:
         return View(
@@ -472,11 +489,14 @@ class World:
             emptied=self.emptied,
             in_use=self.in_use,
             loaded=self.loaded,
+            uses_confirmed=self.confirmed,
         )
 
     def settle_labels(self) -> None:
         revision = announced(self.view())
-        self.label = revision_value(revision) if revision is not None else UNLABELLED
+        label = revision_value(revision) if revision is not None else UNLABELLED
+        self.confirmed = self.confirmed and label == self.label
+        self.label = label
 
     def carry_out(self, step: plan.Step) -> bool:
         """Do it; False when there is nothing to do but wait."""
@@ -510,6 +530,8 @@ class World:
             case plan.Done() if self.loaded:
                 # The engines have got the new adapter, and let go of the old one.
                 self.loaded = frozenset()
+            case plan.AwaitAnswer():
+                self.confirmed = True
             case plan.Release():
                 assert self.label == UNLABELLED
                 self.snapshots = {n: replace(s, current=False) for n, s in self.snapshots.items()}

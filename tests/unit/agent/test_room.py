@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import pytest
 
-from agent.room import Refused, Room, Storage
+from agent.questions import Answer, Questions
+from agent.room import Refused, Room, Storage, Unconfirmed
 from agent.store import PublishedSnapshot
 from agent.store.eviction import Key
 from agent.transfer import InsufficientStorage
@@ -34,14 +35,16 @@ class Node:
         storage = Storage(
             lambda: [(each, {name: 30}) for name, each in self.models.items()], lambda: self.free, lambda: self.excess
         )
-        self.room = Room(storage, self.clock, lambda count, cause: self.evicted.append((count, cause)))
+        self.connected = True
+        self.questions = Questions(self.clock, reachable=lambda: self.connected)
+        self.room = Room(storage, self.clock, lambda count, cause: self.evicted.append((count, cause)), self.questions)
         self.room.attach(kept=lambda each: self.kept.get(each.name, ""), drop=self.drop, refused=lambda: self.refused)
 
     @property
     def free(self) -> int:
         return 100 + self.grown - 30 * len(self.models)
 
-    async def drop(self, keys: Sequence[Key]) -> None:
+    async def drop(self, keys: Iterable[Key]) -> None:
         for _, name, _ in keys:
             del self.models[name]
             self.dropped.append(name)
@@ -77,6 +80,56 @@ async def test_what_has_to_stay_is_not_evicted_on_request_either() -> None:
     eviction = await node.room.evict([each.key for each in node.models.values()])
     assert (node.dropped, eviction.bytes) == (["old"], 30)
     assert (await node.room.evict([("team", "absent", "a" * 40)])).victims == ()
+
+
+async def test_what_turns_out_to_be_in_use_when_the_controller_looks_again_stays() -> None:
+    node = Node("old", "middle", "new")
+    node.questions.take(Answer(given=True))
+    downloading = asyncio.create_task(node.download(40))
+    await node.clock.until_waiting()
+    assert node.dropped == []
+    node.kept["old"] = "in use"
+    node.questions.take(Answer(given=True, number=node.questions.sending()))
+    assert await downloading == "done"
+    assert node.dropped == ["middle"]
+
+
+async def test_without_a_controller_nothing_is_evicted_and_the_refusal_says_so() -> None:
+    node = Node("old", "middle", "new")
+    node.questions.take(Answer(given=True))
+    node.connected = False
+    with pytest.raises(InsufficientStorage, match=r"90 could be freed .* has not confirmed that no pod uses it"):
+        await node.download(40)
+    with pytest.raises(Unconfirmed):
+        await node.room.evict([each.key for each in node.models.values()])
+    # Nor does it look as if there were room.
+    tried = asyncio.Event()
+    node.excess, node.refused = 20, [Refused(40, tried.set)]
+    running = asyncio.create_task(node.room.run())
+    await node.clock.until_waiting()
+    node.clock.advance(5)
+    await node.clock.until_waiting()
+    assert (tried.is_set(), node.dropped) == (False, [])
+    node.connected = True
+    node.excess = 0
+    node.clock.advance(5)
+    async with asyncio.timeout(PATIENCE):
+        await tried.wait()
+    running.cancel()
+
+
+async def test_what_comes_into_use_while_others_are_removed_stays() -> None:
+    node = Node("old", "middle", "new")
+
+    async def drop(keys: Iterable[Key]) -> None:
+        for _, name, _ in keys:
+            node.dropped.append(name)
+            node.kept["middle"] = "in use"
+
+    node.room.attach(kept=lambda each: node.kept.get(each.name, ""), drop=drop, refused=list)
+    eviction = await node.room.evict([each.key for each in node.models.values()])
+    assert node.dropped == ["old", "new"]
+    assert eviction.bytes == 60
 
 
 async def test_above_the_high_watermark_room_is_made_without_being_asked() -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from agent.room import Refused, Room, Storage
@@ -50,7 +50,7 @@ class SmallCache:
     def kept(self, row: PublishedSnapshot) -> str:
         return why_kept(row, None, heard=True, users=self.users, loaded=frozenset())
 
-    async def drop(self, keys: Sequence[Key]) -> None:
+    async def drop(self, keys: Iterable[Key]) -> None:
         for key in keys:
             self.store.remove_snapshot(*key, spare_current=True)
         self.store.collect_garbage()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import shutil
 import time
@@ -305,6 +306,9 @@ async def _serve(
     )
     watched.metrics.state = state
     watched.problem = ""
+    # What exists now (mostly modules) stays. A full collection looks at all of it, for a tenth of a second in which no
+    # thread of a download gets on.
+    gc.freeze()
     parts = [models.run(), adapters.run(), labels.informer.run(), labels.run()]
     parts += [users.run(store.usage.set_users), models.room.run()]
     enrolment = _enrolment(settings, wallet, clock, rng) if wallet is not None else None

@@ -12,6 +12,7 @@ in these benchmarks can say of its files.
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib
 import json
 import re
@@ -115,6 +116,7 @@ def main(arguments: list[str] | None = None) -> int:
         options.repository if "://" in options.repository else f"hf://{options.repository}", installed_schemes()
     )
     with Store.open(options.root) as store, Downloader(store, settings) as downloader:
+        gc.freeze()  # as `agent.main` does
         source_for(uri).resolve(uri, None, None, (), ())
         print("ready", flush=True)
         sys.stdin.readline()

@@ -5,14 +5,15 @@ after the other, in rounds that begin with another program each time; what count
 What a program has written is removed before the next begins.
 
 The agent resolves, fetches, computes every sha256 and compares what S3 publishes, syncs to the disk and publishes; the
-others fetch, and sync nothing; s5cmd with parts of 64 and 10 instead of 50 MiB. The time of the agent begins when it is told to
-fetch, as an agent runs already when a model comes; `..._cold` is with the start of its process. `s3_verified` says that
-every program has got what was uploaded, in every round. Just before the time of each begins, as much memory as it needs is
-taken and freed (`benchmarks.memory`).
+others fetch, and sync nothing. The time of the agent begins when it is told to fetch, as an agent runs already when a model
+comes; `..._cold` is with the start of its process. `s3_verified` says that every program has got what was uploaded, in every
+round. Just before the time of each begins, as much memory as it needs is taken and freed (`benchmarks.memory`).
 
     python -m benchmarks.sources [--bytes N] [--files N] [--file-bytes N] [--rounds N] [--directory DIR]
 
 `s3_ratio_s5cmd`, `s3_ratio_aws`: the one object; `s3_many_ratio_s5cmd`, `s3_many_ratio_aws`: the many. None: not installed.
+`..._s5cmd_sha256`: against s5cmd and then `sha256sum`. With two cores, of which the server takes one, a program that computes
+digests cannot be as fast as one that does not: the sha256 of 2 GiB alone is more than a second of a core.
 """
 
 from __future__ import annotations
@@ -45,6 +46,9 @@ BUCKET = "bench"
 ONE, MANY = "one", "many"
 START_SECONDS = 60.0
 AGENT, COLD = "agent, verified", "the same with its start"
+CHECKED = "s5cmd cp, then sha256sum"
+PART_MIB = 64
+"""What s5cmd asks for at once, where that divides the object; its default is 50."""
 SCRIPTS = Path(sysconfig.get_path("scripts"))
 Times = dict[str, list[float]]
 
@@ -60,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             many = _measure(directory, MANY, names, options.rounds)
     result: dict[str, object] = {"s3_verified": True}
     for key, times in (("s3", one), ("s3_many", many)):
-        for other, column in (("s5cmd", "s5cmd cp"), ("aws", "aws s3 cp")):
+        for other, column in (("s5cmd", "s5cmd cp"), ("s5cmd_sha256", CHECKED), ("aws", "aws s3 cp")):
             result[f"{key}_ratio_{other}"] = report.ratio(_median(times[AGENT]), _median(times[column]))
             result[f"{key}_ratio_{other}_cold"] = report.ratio(_median(times[COLD]), _median(times[column]))
     report.finish(result)
@@ -91,12 +95,39 @@ def nanio(data: Path) -> Iterator[None]:
         process.wait()
 
 
-def programs() -> Mapping[str, Callable[[str, Path], None] | None]:
-    """How each other program fetches a folder of the bucket into a directory; None for those that are not installed."""
+def programs(part_mib: int = PART_MIB) -> Mapping[str, Callable[[str, Path], None] | None]:
+    """How each other program fetches a folder of the bucket into a directory; None for those that are not installed.
+
+    `part_mib`: how much s5cmd asks for at once.
+    """
+
+    def s5cmd(prefix: str, target: Path) -> None:
+        _s5cmd("cp", "--part-size", str(part_mib), f"s3://{BUCKET}/{prefix}/*", f"{target}/")
+
+    def s5cmd_and_check(prefix: str, target: Path) -> None:
+        # What somebody has to do who wants to know what the agent knows: the sha256 of every file, of which S3 has none.
+        s5cmd(prefix, target)
+        _run("sha256sum", *map(str, target.iterdir()))
+
+    installed = (SCRIPTS / "s5cmd").exists()
     return {
-        "s5cmd cp": _fetch_with_s5cmd if (SCRIPTS / "s5cmd").exists() else None,
+        "s5cmd cp": s5cmd if installed else None,
+        CHECKED: s5cmd_and_check if installed else None,
         "aws s3 cp": _fetch_with_aws if shutil.which("aws") else None,
     }
+
+
+def part_of(size: int) -> int:
+    """MiB of the largest part, up to `PART_MIB`, that divides an object of `size` bytes.
+
+    nanio 0.1 refuses a range that goes beyond the end, where S3 shortens it. Raises ValueError when there is none.
+    """
+    for part in range(PART_MIB, 0, -1):
+        if size % (part * MIB) == 0:
+            return part
+    raise ValueError(
+        f"{size} bytes: the size of objects has to be a multiple of {MIB} here, because of nanio and s5cmd"
+    )
 
 
 def _measure(directory: Path, prefix: str, sizes: Mapping[str, int], rounds: int) -> Times:
@@ -105,9 +136,10 @@ def _measure(directory: Path, prefix: str, sizes: Mapping[str, int], rounds: int
     expected = _tree(directory / prefix)
     _s5cmd("cp", f"{directory / prefix}/", f"s3://{BUCKET}/{prefix}/")
     shutil.rmtree(directory / prefix)
-    times: Times = {AGENT: [], COLD: [], **{name: [] for name in programs()}}
+    others = programs(min(map(part_of, sizes.values())))
+    times: Times = {AGENT: [], COLD: [], **{name: [] for name in others}}
 
-    contestants = [(AGENT, None), *((name, run) for name, run in programs().items() if run is not None)]
+    contestants = [(AGENT, None), *((name, run) for name, run in others.items() if run is not None)]
     for number in range(rounds):
         start = number % len(contestants)
         for name, run in contestants[start:] + contestants[:start]:
@@ -141,11 +173,6 @@ def _measure(directory: Path, prefix: str, sizes: Mapping[str, int], rounds: int
     title = f"S3, {len(sizes)} object(s), {size / MIB:,.0f} MiB, {rounds} rounds"
     report.show(title, ["program", "median s", "fastest s", "slowest s", "MiB/s", "agent / it"], rows)
     return times
-
-
-def _fetch_with_s5cmd(prefix: str, target: Path) -> None:
-    # Parts that divide the objects: nanio 0.1 refuses a range that goes beyond the end, where S3 shortens it.
-    _s5cmd("cp", "--part-size", "64" if prefix == ONE else "10", f"s3://{BUCKET}/{prefix}/*", f"{target}/")
 
 
 def _fetch_with_aws(prefix: str, target: Path) -> None:

@@ -6,7 +6,6 @@ work together is written by hand, in other pages.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from agent.metrics import AgentMetrics, AgentState
 from controller.metrics import ControllerMetrics, ControllerState
 from modelcache.api.crd import PRINTER_COLUMNS, custom_resource_definition
 from modelcache.api.status import NodeCounts, Status
+from modelcache.generated import write_or_check
 from modelcache.kube.resources import ObjectKey
 from modelcache.kube.session import Call
 from modelcache.metrics import ApiRequests, new_registry
@@ -180,22 +180,7 @@ def pages() -> dict[str, str]:
 
 def main() -> int:
     """Write the pages, or with `--check` say which ones are not current."""
-    parser = argparse.ArgumentParser(description="Generate the reference pages of docs/.")
-    parser.add_argument("--check", action="store_true", help="fail when the committed pages are not current")
-    check = parser.parse_args().check
-    TARGET.mkdir(exist_ok=True)
-    stale = []
-    for name, content in pages().items():
-        path = TARGET / name
-        if path.exists() and path.read_text() == content:
-            continue
-        if check:
-            stale.append(name)
-        else:
-            path.write_text(content)
-    if stale:
-        sys.stderr.write(f"{', '.join(stale)}: not generated from the code as it is now; run `make docs`\n")
-    return 1 if stale else 0
+    return write_or_check("the reference pages of docs/", TARGET, pages, "make docs")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ would collide with our own package: they are rewritten to where the stubs live.
 
 from __future__ import annotations
 
-import argparse
 import re
 import sys
 import tempfile
@@ -15,6 +14,8 @@ from importlib import resources
 from pathlib import Path
 
 from grpc_tools import protoc
+
+from modelcache.generated import write_or_check
 
 _ROOT = Path(__file__).resolve().parents[2]
 _TARGET = Path(__file__).resolve().parent
@@ -50,21 +51,7 @@ def _relocated(source: str) -> str:
 
 def main() -> int:
     """Writes the stubs, or with `--check` says which ones are not current."""
-    parser = argparse.ArgumentParser(description="Generate the gRPC stubs.")
-    parser.add_argument("--check", action="store_true", help="fail when the committed stubs are not current")
-    check = parser.parse_args().check
-    stale = []
-    for name, content in generate().items():
-        path = _TARGET / name
-        if path.exists() and path.read_text() == content:
-            continue
-        if check:
-            stale.append(name)
-        else:
-            path.write_text(content)
-    if stale:
-        sys.stderr.write(f"{', '.join(stale)}: not generated from proto/ as it is now; run `make proto`\n")
-    return 1 if stale else 0
+    return write_or_check("the gRPC stubs", _TARGET, generate, "make proto")
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ from agent.wakeup import Wakeup
 from agent.worker import ModelWorker
 from modelcache.kube.clock import Clock
 from modelcache.kube.resources import ObjectKey
+from modelcache.pacing import pause_after
 from modelcache.rpc.modelcache_pb2 import ModelReport, Phase
 
 _log = logging.getLogger(__name__)
@@ -244,6 +245,7 @@ class Models:
         tidying: asyncio.Task[None] | None = None
         try:
             while True:
+                began = self._clock.now()
                 self._dirty.clear()
                 for key, worker in self._workers.items():
                     if key not in self._tasks:
@@ -251,10 +253,14 @@ class Models:
                 self._announce(self._revisions())
                 self._grant(self._grants())
                 self._on_change()
+                took = self._clock.now() - began
                 if self._litter and self._all_known() and (tidying is None or tidying.done()):
                     tidying = asyncio.create_task(self._tidy())
                     tidying.add_done_callback(lambda _: self._dirty.set())
                 await self._dirty.wait()
+                pause = pause_after(took)
+                if pause > 0:
+                    await self._clock.sleep(pause)
         finally:
             tasks = [*self._tasks.values(), *([tidying] if tidying is not None else [])]
             for task in tasks:

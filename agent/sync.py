@@ -33,6 +33,7 @@ from modelcache.kube.backoff import Backoff
 from modelcache.kube.clock import Clock
 from modelcache.kube.errors import printable
 from modelcache.kube.resources import ObjectKey
+from modelcache.pacing import pause_after
 from modelcache.rpc.address import Address
 from modelcache.rpc.modelcache_pb2 import (
     PHASE_DOWNLOADING,
@@ -277,10 +278,11 @@ class Sync:
             self._changed.clear()
             for answer in self._answers():
                 await call.write(SyncRequest(answer=answer))
+            began = self._clock.now()
             report = self._report()
             report.nonce = self._nonce
             now = self._clock.now()
-            look_at = now + LOOK_SECONDS
+            look_at = now + pause_after(now - began, least=LOOK_SECONDS)
             wait = seconds_until_due(last, report, since=now - sent_at, heartbeat=self._heartbeat)
             if wait <= 0:
                 await call.write(SyncRequest(report=report))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -20,7 +21,7 @@ import grpc
 from controller.adapter_reports import Unload, read_unloads
 from controller.facts import NodeView
 from controller.placement import Presence
-from controller.reports import NodeReport, read_report
+from controller.reports import NOTHING_SERVED, NodeReport, read_report
 from modelcache.kube.clock import Clock, Timer
 from modelcache.kube.resources import ObjectKey
 from modelcache.rpc import modelcache_pb2 as pb
@@ -31,6 +32,8 @@ _LONGEST_ROOT = 1024
 """Characters; the path below it has to fit into the status as well."""
 MAX_TEXT = 300
 """Of what an agent says about itself: a zone is at most 63 characters long, a host name 253."""
+MAX_COUNTED = 100_000
+"""Models for which changes are counted one by one; agents report any names they like."""
 _SHORTEST_WAIT = 0.01
 """Seconds; keeps a clock that is coarser than its timers from spinning."""
 
@@ -106,10 +109,11 @@ class _Record:
 
 
 class Registry:
-    """All agents, and three callbacks.
+    """All agents, and four callbacks.
 
-    `on_models(keys, material)` when reports change, `on_node(node)` when a presence changes (`""`: any), and
-    `on_acknowledged(node)` when an agent has taken over a newer desired state.
+    `on_models(keys, material)` when reports change, `on_served(keys)` when agents can have something else from each other,
+    `on_node(node)` when a presence changes (`""`: any), and `on_acknowledged(node)` when an agent has taken over a newer
+    desired state.
     """
 
     def __init__(self, clock: Clock, *, timeout: float, on_lag: Callable[[float], None] = lambda seconds: None) -> None:
@@ -120,13 +124,14 @@ class Registry:
         self._started = clock.now()
         self._records: dict[str, _Record] = {}
         self._arrivals = 0
-        self.changes = 0
-        """Counts up whenever something that agents are told about each other may have changed."""
+        self._changes = 0
+        self._served: Counter[ObjectKey] = Counter()
         self._timer: Timer | None = None
         self._running = True
         self._awaiting = True
         self._disconnected = asyncio.Event()
         self.on_models: Callable[[Collection[ObjectKey], bool], None] = lambda keys, material: None
+        self.on_served: Callable[[Collection[ObjectKey]], None] = lambda keys: None
         self.on_node: Callable[[str], None] = lambda node: None
         self.on_acknowledged: Callable[[str], None] = lambda node: None
 
@@ -171,6 +176,10 @@ class Registry:
         if now - record.last_seen >= self._timeout:
             return Presence.GONE
         return Presence.CONNECTED if record.session.connected else Presence.AWAY
+
+    def changes_of(self, key: ObjectKey) -> tuple[int, int]:
+        """Another one whenever what agents are told about each other may have changed for this model."""
+        return self._changes, self._served[key]
 
     def view(self, node: str, key: ObjectKey) -> NodeView:
         """What is known about one model on one node."""
@@ -244,7 +253,7 @@ class Registry:
                 session.reports, session.reported = dict(old.session.reports), old.session.reported
             self._replace(old.session, session)
         self._records[session.node] = _Record(session, self._clock.now())
-        self.changes += 1
+        self._changes += 1
         self._watch()
         _log.info("agent of node %s connected from %s (version %s)", session.node, peer, hello.version[:64])
         self.on_node(session.node)
@@ -291,12 +300,17 @@ class Registry:
                 self._on_lag(record.last_seen - session.unconfirmed_since)
                 session.unconfirmed_since = None
             session.listed = {k: n for k, n in session.listed.items() if n >= session.acknowledged or k in fresh}
-        if material or returned:
-            self.changes += 1
+        served = [key for key in material if _served(old, key) != _served(fresh, key)]
+        if returned or len(self._served) > MAX_COUNTED:
+            self._changes += 1
+            self._served.clear()
+        self._served.update(served)
         if returned:
             self.on_node(session.node)
         if material:
             self.on_models(material, True)
+        if served:
+            self.on_served(served)
         if progress:
             self.on_models(progress, False)
         if newer:
@@ -306,7 +320,7 @@ class Registry:
     def lose_node(self, node: str) -> None:
         """The Node object was deleted. Its agent is sent away, without being told to remove anything."""
         record = self._records.pop(node, None)
-        self.changes += 1
+        self._changes += 1
         if record is not None and record.session.connected:
             record.session.connected = False
             record.session.end(grpc.StatusCode.NOT_FOUND, f"the Node {node} has been deleted")
@@ -356,7 +370,7 @@ class Registry:
         if self._awaiting and now - self._started >= self._timeout:
             # Nodes that were expected after the start and did not come.
             self._awaiting = False
-            self.changes += 1
+            self._changes += 1
             self.on_node("")
         self._watch()
 
@@ -367,8 +381,13 @@ class Registry:
             record.session.end(grpc.StatusCode.ABORTED, f"no report for {silence:.0f} s, longer than the agent timeout")
             self._disconnected.set()
         del self._records[node]
-        self.changes += 1
+        self._changes += 1
         self.on_node(node)
+
+
+def _served(reports: Mapping[ObjectKey, NodeReport], key: ObjectKey) -> tuple[str, str]:
+    report = reports.get(key)
+    return report.served if report is not None else NOTHING_SERVED
 
 
 def _compare(

@@ -50,6 +50,10 @@ class Phase(Enum):
     REMOVING = pb.PHASE_REMOVING
 
 
+_COMPLETE = (Phase.VERIFIED, Phase.READY)
+NOTHING_SERVED = ("", "")
+
+
 @dataclass(frozen=True, slots=True)
 class NodeReport:
     """One model on one node. Bytes are non-negative; times are RFC 3339; `revision` is what the node's labels say."""
@@ -71,6 +75,11 @@ class NodeReport:
     adapter: AdapterView | None = None
     fingerprint: bytes = field(default=b"", repr=False, compare=False)
     """xxh3-128 of the message that this was read from."""
+
+    @property
+    def served(self) -> tuple[str, str]:
+        """What other agents can have from this one: the manifest that is complete there, and the revision in force."""
+        return (self.manifest_digest if self.phase in _COMPLETE else "", self.revision)
 
     def differs_materially(self, other: NodeReport | None) -> bool:
         """Whether more has changed than the progress of a download."""

@@ -39,6 +39,7 @@ from modelcache.api.model import DynamoModel
 from modelcache.kube.clock import Clock, Timer
 from modelcache.kube.informer import Informer
 from modelcache.kube.resources import ObjectKey
+from modelcache.pacing import pause_after
 from modelcache.rpc import modelcache_pb2 as pb
 from modelcache.rpc.modelcache_pb2_grpc import ModelCacheServiceServicer
 from modelcache.sources.answer import LARGEST as LARGEST_LISTING
@@ -300,6 +301,7 @@ class AgentService(ModelCacheServiceServicer):
         told_peers_at, interval = float("-inf"), 0.0
         patience = desk.clock.call_later(FIRST_WAIT, session.wake.set)
         later: Timer | None = None
+        pause = COALESCE
 
         def peers_changed() -> None:
             nonlocal later
@@ -317,7 +319,7 @@ class AgentService(ModelCacheServiceServicer):
             while True:
                 await session.wake.wait()
                 if session.ending is None:
-                    await desk.clock.sleep(COALESCE)
+                    await desk.clock.sleep(pause)
                 session.wake.clear()
                 if session.ending is not None:
                     return
@@ -325,8 +327,10 @@ class AgentService(ModelCacheServiceServicer):
                     continue
                 for command in desk.relay.due(session):
                     yield pb.SyncResponse(command=command)
+                began = desk.clock.now()
                 models = desk.message(session)
                 pods = (desk.workers_on(session), desk.uses_on(session), desk.questions.answer(session))
+                pause = pause_after(desk.clock.now() - began, least=COALESCE)
                 if models == last and pods == last_pods:
                     continue
                 early = desk.clock.now() < told_peers_at + interval

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from controller.placement import Presence
 from controller.registry import Registry, Session
-from controller.reports import Phase
+from controller.reports import NOTHING_SERVED, Phase
 from controller.tracked import Joined, Memory, Tracked
 from modelcache.kube.resources import ObjectKey
 from modelcache.rpc import modelcache_pb2 as pb
@@ -32,7 +32,6 @@ LAGGARDS_AMONG = 4
 """Fewer are no measure."""
 LAGGING, RECOVERED = 0.4, 0.8
 """Parts of the median rate: below the one a node is slow, above the other it is not any more."""
-_COMPLETE = (Phase.VERIFIED, Phase.READY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +121,8 @@ class _Known(NamedTuple):
 
     uid: str
     assigned: tuple[str, ...] | None
-    changes: int
+    digest: str
+    changes: tuple[int, int]
     slow: frozenset[str]
     zones: Mapping[str, list[PeerFacts]]
     awaited: bool
@@ -150,9 +150,10 @@ class Swarms:
         return Company(peers, known.awaited, joined, slow=session.node in tracked.slow)
 
     def _of(self, key: ObjectKey, tracked: Tracked) -> _Known:
-        known, changes = self._known.get(key), self._registry.changes
-        basis = (tracked.uid, tracked.assigned, changes, tracked.slow)
-        if known is None or known[:4] != basis:
+        known, changes = self._known.get(key), self._registry.changes_of(key)
+        digest = tracked.order.digest if tracked.order is not None else ""
+        basis = (tracked.uid, tracked.assigned, digest, changes, tracked.slow)
+        if known is None or known[:5] != basis:
             self._known[key] = known = _Known(*basis, self._zones(key, tracked), self._awaits_agents(tracked))
         return known
 
@@ -173,7 +174,7 @@ class Swarms:
         zones: dict[str, list[PeerFacts]] = {}
         for node, session in sorted(sessions.items()):
             report = session.reports.get(key)
-            has = report.manifest_digest if report is not None and report.phase in _COMPLETE else ""
+            has, revision = report.served if report is not None else NOTHING_SERVED
             number = tracked.joined[node].number if node in tracked.joined else 0
             zones.setdefault(session.zone, []).append(
                 PeerFacts(
@@ -183,7 +184,7 @@ class Swarms:
                     has=has,
                     joined=number,
                     slow=node in tracked.slow,
-                    revision=report.revision if report is not None else "",
+                    revision=revision,
                 )
             )
         return zones

@@ -176,6 +176,7 @@ class Term:
         self._node_pods.on_change(self._mounts_changed)
         self._services.on_change(self._service_changed)
         self._registry.on_models = self._reported
+        self._registry.on_served = self._served
         self._registry.on_node = self._presence_changed
         self._registry.on_acknowledged = lambda node: self._look_at_removals()
 
@@ -232,12 +233,16 @@ class Term:
                 continue  # not ours, or gone: the next desired state does not list it
             if material:
                 self._queue.add(key)
-                self._tell_peers(key)
             else:
                 self._queue.add_after(key, PROGRESS_DELAY)
                 tracked = self._memory.get(key)
                 if tracked is not None and compare(key, tracked, self._registry, self._clock.now()):
                     self._tell_peers(key)
+
+    def _served(self, keys: Collection[ObjectKey]) -> None:
+        for key in keys:
+            if self._models.get(key) is not None:
+                self._tell_peers(key)
 
     def _tell_peers(self, key: ObjectKey) -> None:
         """An agent may have become complete: the others of the same model want to know."""

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from random import Random
 
@@ -28,6 +29,7 @@ from agent.threads import in_thread
 from agent.wakeup import Wakeup
 from modelcache.kube.clock import Clock, Timer
 from modelcache.kube.resources import ObjectKey
+from modelcache.pacing import pause_after
 from modelcache.paths import CachePaths
 from modelcache.rpc import modelcache_pb2 as pb
 
@@ -56,8 +58,9 @@ class Disk:
     has: Callable[[ObjectKey], bool]
 
 
+@lru_cache(maxsize=4096)
 def files_in_force(paths: CachePaths, key: ObjectKey, digest: str, snapshot: str | None) -> Files | None:
-    """The files of a snapshot that was made from the manifest `digest`; None for no snapshot."""
+    """The files of a snapshot that was made from the manifest `digest`; None for no snapshot. Asked again and again."""
     return Files(digest, snapshot, str(paths.snapshot(*key, snapshot))) if snapshot is not None else None
 
 
@@ -219,6 +222,7 @@ class Adapters:
             )
             try:
                 while True:
+                    began = self._clock.now()
                     self._dirty.clear()
                     self._inspect()
                     self._arrange(around)
@@ -227,8 +231,9 @@ class Adapters:
                     for key in gone:
                         self._traces.pop(key, None)
                     self._note_change()
+                    pause = pause_after(self._clock.now() - began, least=GATHER_SECONDS)
                     await self._dirty.wait()
-                    await self._clock.sleep(GATHER_SECONDS)
+                    await self._clock.sleep(pause)
             finally:
                 self._around = None
                 if self._reporting is not None:
@@ -267,13 +272,14 @@ class Adapters:
         wanted.update(self._record.pods())
         for uid in self._sessions.keys() - wanted:
             self._end(uid)
+        files = {key: self._ready_files(key) for key in self._instructions.adapters}
         for uid in wanted & pods.keys():
-            self._arrange_pod(pods[uid], around)
+            self._arrange_pod(pods[uid], files, around)
         self._retried = frozenset()
 
-    def _arrange_pod(self, pod: Pod, around: Surroundings) -> None:
+    def _arrange_pod(self, pod: Pod, files: Mapping[ObjectKey, Files | None], around: Surroundings) -> None:
         entries = self._record.of_pod(pod.uid)
-        arrangement = arrange(pod, self._instructions, entries, self._ready_files, self._disk.leaving)
+        arrangement = arrange(pod, self._instructions, entries, files.get, self._disk.leaving)
         self._arrangements[pod.uid] = arrangement
         session = self._sessions.get(pod.uid)
         if session is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from functools import lru_cache
 from typing import NamedTuple
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
@@ -56,8 +57,9 @@ def parse_address(text: str, *, any_port: bool = False) -> Address:
     return Address(host, int(port))
 
 
+@lru_cache(maxsize=4096)
 def is_address(text: str) -> bool:
-    """Whether somebody else's `text` can be the address of a server."""
+    """Whether somebody else's `text` can be the address of a server. The same are asked for with every desired state."""
     try:
         return len(text) <= _LONGEST and parse_address(text) is not None
     except AddressError:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import grpc
 import pytest
 
@@ -26,9 +28,11 @@ class Calls:
 
     def __init__(self, registry: Registry) -> None:
         self.models: list[tuple[set[ObjectKey], bool]] = []
+        self.served: list[set[ObjectKey]] = []
         self.nodes: list[str] = []
         self.acknowledged: list[str] = []
         registry.on_models = lambda keys, material: self.models.append((set(keys), material))
+        registry.on_served = lambda keys: self.served.append(set(keys))
         registry.on_node = self.nodes.append
         registry.on_acknowledged = self.acknowledged.append
 
@@ -77,6 +81,36 @@ async def test_everything_is_looked_at_when_the_time_of_the_awaited_is_up(regist
     assert calls.nodes == [""]
     clock.advance(TIMEOUT * 5)
     assert calls.nodes == [""]
+
+
+async def test_peers_are_told_what_they_can_have_and_not_what_else_has_changed(
+    registry: Registry, clock: FakeClock
+) -> None:
+    calls, one, two = Calls(registry), connect(registry), connect(registry, "b", peer="p2")
+    other = ObjectKey("ns", "other")
+
+    def say(session: Session, *models: pb.ModelReport) -> tuple[bool, list[set[ObjectKey]]]:
+        """Whether what peers of KEY are told may differ after this report, and for which models somebody was told so."""
+        before = registry.changes_of(KEY)
+        calls.served.clear()
+        registry.take_report(session, pb.Report(models=models), 0)
+        return registry.changes_of(KEY) != before, calls.served
+
+    def model(phase: pb.Phase.ValueType, key: ObjectKey = KEY, **fields: Any) -> pb.ModelReport:
+        return pb.ModelReport(
+            model=pb.ModelKey(namespace=key.namespace, name=key.name), manifest_digest=DIGEST, phase=phase, **fields
+        )
+
+    assert say(one, model(pb.PHASE_DOWNLOADING)) == (False, [])
+    assert say(one, model(pb.PHASE_READY)) == (True, [{KEY}])
+    adapter = pb.AdapterReport(pods=[pb.AdapterInPod(pod_uid="u", state=pb.ADAPTER_STATE_LOADED)])
+    assert say(one, model(pb.PHASE_READY, adapter=adapter)) == (False, [])
+    assert say(two, model(pb.PHASE_READY, other)) == (False, [{other}]), "of another model"
+    assert say(one, model(pb.PHASE_READY, current_revision="a" * 40)) == (True, [{KEY}])
+    assert say(one) == (True, [{KEY}]), "it has nothing any more"
+    before = registry.changes_of(KEY)
+    clock.advance(TIMEOUT + 1)
+    assert registry.changes_of(KEY) != before, "agents are gone"
 
 
 async def test_a_silent_stream_is_ended(registry: Registry, clock: FakeClock) -> None:

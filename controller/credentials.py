@@ -30,6 +30,9 @@ TOKEN_KEYS = {"hf": "token", "https": "token", "http": "token"}
 SEVERAL_KEYS = {"s3": S3_KEYS, "https": HTTP_KEYS, "http": HTTP_KEYS}
 """Schemes whose credential has several parts: all of these keys that the Secret has. Of other schemes, all there are."""
 
+OWN_AUTHORITIES = frozenset({"hf", "https", "http", "s3"})
+"""Schemes whose servers may be verified by certificate authorities of the Secret: CA_KEY, beside the credential or alone."""
+
 AUTHORITY_TYPE = "modelcache.nvidia.com/certificate-authority"
 """Type of the Secret with the key of our own certificate authority (`controller.trust`), which is never a credential."""
 
@@ -82,11 +85,13 @@ def _values(data: dict[str, str], where: str, ref: SecretRef, scheme: str) -> di
         return {key: _text(data, key, where) for key in data if read is None or key in read}
     wanted = (ref.key,) if ref.key is not None else defaults or ()
     # It has a name of its own beside whichever key the token has.
-    authorities = (CA_KEY,) if CA_KEY in data and CA_KEY in SEVERAL_KEYS.get(scheme, ()) and ref.key != CA_KEY else ()
+    authorities = (CA_KEY,) if CA_KEY in data and scheme in OWN_AUTHORITIES and ref.key != CA_KEY else ()
     for key in wanted:
         if key in data:
             token = {TOKEN_KEYS.get(scheme, key): _text(data, key, where)}
             return token | {key: _text(data, key, where) for key in authorities}
+    if authorities and ref.key is None and data.keys() == {CA_KEY}:
+        return {CA_KEY: _text(data, CA_KEY, where)}
     keys = " or ".join(f"{key!r}" for key in wanted)
     message = f"The Secret {where} has no key {keys}; add it, or name another one in spec.source.secretRef.key."
     raise SecretProblem(Problem("SecretNotFound", message))

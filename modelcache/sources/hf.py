@@ -10,6 +10,9 @@ Settings come from the environment, read at the time of each call:
 `MODELCACHE_XET_ABOVE_BYTES`  files larger than this are read through Xet, by default 50 GB: the hub's CDN serves no larger
                ones ("Storage limits" in its documentation). For mirrors with another limit.
 
+Keys of a Secret: `token` or `HF_TOKEN`, or one of any name; `ca.crt`, see `modelcache.sources.tls`, for a mirror with a
+certificate of one's own authority (not for what comes through Xet, whose client reads only the environment).
+
 The token is sent to the origin of `HF_ENDPOINT` and to nobody else: links to further pages are followed there whatever
 host they name, and `Location.headers` must not follow a redirect to the CDN.
 
@@ -17,15 +20,21 @@ This module is light: agents, which only locate files, never import `huggingface
 `modelcache.sources.hf_client`.
 """
 
+from __future__ import annotations
+
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from modelcache.sources.base import Credential, Location, Resolution, SourceFile, XetContent
 from modelcache.sources.errors import EmptyRepository, InvalidURI
 from modelcache.sources.hf_access import access_from, file_url
 from modelcache.sources.select import selected
 from modelcache.sources.uri import SourceURI, check_revision
+
+if TYPE_CHECKING:
+    from modelcache.sources.hf_client import HubClient
 
 DEFAULT_REVISION = "main"
 """The hub names every repository's default branch so."""
@@ -69,7 +78,13 @@ class HuggingFaceSource:
 
         wanted = wanted_revision(uri, revision)
         access = access_from(self._environ, credential)
-        client = HubClient(access, uri, wanted, timeout=self._timeout, clock=self._clock, xet_above=self._xet_above())
+        above = self._xet_above()
+        with HubClient(access, uri, wanted, timeout=self._timeout, clock=self._clock, xet_above=above) as client:
+            return self._resolved(client, uri, wanted, include, exclude)
+
+    def _resolved(
+        self, client: HubClient, uri: SourceURI, wanted: str, include: Sequence[str], exclude: Sequence[str]
+    ) -> Resolution:
         info = client.revision_info()
         listed = client.files(info.sha)
         if all(file.path in _ALWAYS_THERE for file in listed):
@@ -112,7 +127,12 @@ class HuggingFaceSource:
             repository = f"{uri.authority}/{uri.path}"
             token_url = f"{access.endpoint}/api/models/{repository}/xet-read-token/{revision}"
             xet = XetContent(file.locator.removeprefix(_XET), token_url)
-        return Location(url=file_url(access.endpoint, uri, revision, file.path), headers=access.headers, xet=xet)
+        return Location(
+            url=file_url(access.endpoint, uri, revision, file.path),
+            headers=access.headers,
+            xet=xet,
+            authorities=access.authorities,
+        )
 
 
 def wanted_revision(uri: SourceURI, revision: str | None) -> str:

@@ -11,6 +11,7 @@ import msgspec
 
 from modelcache.sources.base import Credential
 from modelcache.sources.errors import Unauthorized, UnsafePath, Unsupported
+from modelcache.sources.tls import CA_KEY
 from modelcache.sources.uri import SourceURI
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
@@ -27,6 +28,8 @@ class Access(msgspec.Struct, frozen=True):
     token: str | None
     origin: str
     """Where the token comes from, in words for a message."""
+    authorities: str | None = None
+    """By which the hub is to be verified, in PEM; None: as the environment says."""
 
     def __repr__(self) -> str:
         return f"Access(endpoint={self.endpoint!r}, token={'...' if self.token else None}, origin={self.origin!r})"
@@ -47,7 +50,8 @@ def access_from(environ: Mapping[str, str], credential: Credential | None) -> Ac
         raise Unauthorized(
             f"The token from {origin} contains spaces or control characters: it cannot be a Hugging Face token."
         )
-    return Access(endpoint=_endpoint_from(environ), token=token, origin=origin)
+    authorities = credential.values.get(CA_KEY) if credential is not None else None
+    return Access(endpoint=_endpoint_from(environ), token=token, origin=origin, authorities=authorities)
 
 
 def file_url(endpoint: str, uri: SourceURI, revision: str, path: str) -> str:
@@ -75,7 +79,9 @@ def _token_from(environ: Mapping[str, str], credential: Credential | None) -> tu
     if credential is None:
         return environ.get("HF_TOKEN", "").strip() or None, "the environment variable HF_TOKEN"
     origin = "spec.source.secretRef"
-    values = credential.values
+    values = {key: value for key, value in credential.values.items() if key != CA_KEY}
+    if not values and credential.values:
+        return None, origin  # a certificate authority alone, for a mirror that asks nobody who he is
     # One key of any name is what `secretRef.key` selects.
     key = next((key for key in _TOKEN_KEYS if key in values), next(iter(values)) if len(values) == 1 else None)
     if key is None:

@@ -13,7 +13,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import metadata
-from typing import Annotated, TypeVar
+from types import TracebackType
+from typing import Annotated, Self, TypeVar
 from urllib.parse import quote, urljoin, urlsplit
 
 import httpx2
@@ -25,6 +26,7 @@ from modelcache.sources.base import SourceFile
 from modelcache.sources.errors import MalformedListing, Unreachable
 from modelcache.sources.hf_access import Access, file_url
 from modelcache.sources.hf_refusal import Asked, explain
+from modelcache.sources.tls import tls_context
 from modelcache.sources.uri import SourceURI
 
 _CONNECT_TIMEOUT = 10.0
@@ -79,7 +81,7 @@ class HubClient:
         clock: Callable[[], float],
         xet_above: int,
     ) -> None:
-        """`xet_above`: larger files, in bytes, are to be read through Xet."""
+        """`xet_above`: larger files, in bytes, are to be read through Xet. Raises Unsupported for authorities that are none."""
         self._xet_above = xet_above
         self._asked = Asked(access=access, uri=uri, revision=revision)
         self._access = access
@@ -92,6 +94,25 @@ class HubClient:
         # Not huggingface_hub's own headers: making them asks the network about the running program.
         agent = f"dynamo-model-cache/{metadata.version('dynamo-model-cache')}"
         self._headers = {"User-Agent": agent, "Accept": "application/json", **access.headers}
+        self._own: httpx2.Client | None = None
+        if access.authorities is not None:
+            # What huggingface_hub does before each request (offline mode), with this source's own verification.
+            hooks = get_session().event_hooks
+            context = tls_context({}, access.authorities)
+            self._own = httpx2.Client(verify=context, event_hooks=hooks, follow_redirects=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._own is not None:
+            self._own.close()
+
+    @property
+    def _session(self) -> httpx2.Client:
+        return self._own or get_session()
 
     def revision_info(self) -> RevisionInfo:
         """Ask which commit the revision is now."""
@@ -115,7 +136,7 @@ class HubClient:
         url = file_url(self._access.endpoint, self._uri, commit, path)
         with self._translated():
             # The redirect to the CDN is the permission; there is no need to follow it.
-            response = get_session().head(url, headers=self._headers, timeout=self._timeout, follow_redirects=False)
+            response = self._session.head(url, headers=self._headers, timeout=self._timeout, follow_redirects=False)
             hf_raise_for_status(response)
 
     def _entries(self, commit: str) -> Iterator[msgspec.Raw]:
@@ -148,7 +169,7 @@ class HubClient:
         body = bytearray()
         with (
             self._translated(),
-            get_session().stream("GET", url, headers=self._headers, timeout=self._timeout) as response,
+            self._session.stream("GET", url, headers=self._headers, timeout=self._timeout) as response,
         ):
             if response.status_code >= 400:
                 # Headers say it all, and an error's body may be as long as it likes.

@@ -24,6 +24,7 @@ from modelcache.sources.errors import (
     Unreachable,
 )
 from modelcache.sources.hf_access import DEFAULT_ENDPOINT, Access
+from modelcache.sources.tls import CA_KEY
 from modelcache.sources.uri import SourceURI
 
 _LONGEST_WAIT = 86_400.0
@@ -155,6 +156,11 @@ def _explain_silence(error: Exception, asked: Asked) -> SourceError:
     if isinstance(error, httpx2.TimeoutException):
         return Unreachable(
             f"{asked.access.endpoint} does not answer in time ({asked.uri}): {_endpoint_hint(asked.access)}"
+        )
+    if "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return Unreachable(
+            f"{asked.access.endpoint} has no certificate that is trusted here ({asked.uri}): store that of your certificate "
+            f"authority under the key {CA_KEY!r} of the Secret of spec.source.secretRef, or set SSL_CERT_FILE."
         )
     detail = str(error) or type(error).__name__
     return Unreachable(

@@ -7,13 +7,20 @@ from pathlib import Path
 
 import pytest
 
+from agent.store import Store
+from agent.transfer import Downloader, TransferSettings
+from controller.request import Request
+from controller.resolver import build_manifest
 from local.hub.faults import AnyFault, Close, Flip, Listing, Status
 from local.hub.repository import Repository
+from modelcache.manifest import ManifestFile
 from modelcache.sources import errors
-from modelcache.sources.base import Credential, Resolution, SourceFile
+from modelcache.sources.base import Credential, Location, Resolution, SourceFile
 from modelcache.sources.hf import HuggingFaceSource
 from modelcache.sources.uri import parse_uri
 from tests.support.hub import MINILM, Serve, ask, minilm_files
+from tests.support.nginx import AUTHORITY
+from tests.support.tls_front import tls_front
 
 FILES: Mapping[str, bytes] = {"config.json": b"{}", "model.safetensors": b"weights", "sub/dir/vocab.txt": b"a\nb\n"}
 
@@ -189,6 +196,30 @@ def test_a_refusal_is_reported_at_once_and_not_waited_out(
     assert server.hub.faults.applied(number) == 1
     server.hub.faults.clear()
     assert len(resolve(server.url).files) == 3
+
+
+def test_a_mirror_with_a_certificate_of_a_private_authority(serve: Serve, tmp_path: Path) -> None:
+    files = {path: content for path, content in FILES.items() if path != "model.safetensors"}  # that is on a CDN
+    hub = serve(Repository("o/n", dict(files), private=True, tokens=["hf_good"]))
+    uri, ca = parse_uri("hf://o/n"), AUTHORITY.read_text()
+    with tls_front(int(hub.url.rpartition(":")[2]), AUTHORITY) as url, Store.open(tmp_path / "cache") as store:
+        source = HuggingFaceSource({"HF_ENDPOINT": url})
+        assert "key 'ca.crt' of the Secret" in refused(url, errors.Unreachable, token="hf_good").message
+        trusting = Credential({"token": "hf_good", "ca.crt": ca})
+        with pytest.raises(errors.NotFound, match="private"):
+            source.resolve(uri, None, Credential({"ca.crt": ca}), (), ())
+        with pytest.raises(errors.Unsupported, match="no certificates in PEM"):
+            source.resolve(uri, None, Credential({"token": "hf_good", "ca.crt": "nothing"}), (), ())
+        resolution = source.resolve(uri, None, trusting, (), ())
+        manifest = build_manifest(Request(uri, None), resolution)
+
+        def locate(file: ManifestFile) -> Location:
+            listed = SourceFile(file.path, file.size, sha256=file.sha256, git_oid=file.git_oid)
+            return source.locate(uri, resolution.revision, listed, trusting)
+
+        with Downloader(store, TransferSettings(reserve_bytes=0), environ={}) as downloader, store.hold() as hold:
+            got = downloader.fetch(manifest, locate, namespace="team", hold=hold)
+    assert got == {path: hashlib.sha256(content).hexdigest() for path, content in files.items()}
 
 
 def test_an_unreachable_hub_is_named() -> None:

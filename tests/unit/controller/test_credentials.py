@@ -95,4 +95,8 @@ async def test_an_authority_is_text_of_several_lines_beside_whichever_key_the_to
     assert await read({"ca.crt": authority}, scheme="https") == {"ca.crt": authority.decode().strip()}
     assert set(await read({**data, "AWS_REGION": b"x"}, scheme="s3")) == {"ca.crt", "AWS_REGION"}
     assert "MIIB" in scrub("MIIB secret-token", Credential(values)), "an authority is no secret"
-    assert await read({"token": b"hf_1", "ca.crt": authority}) == {"token": "hf_1"}, "hubs have no such key"
+    alone = {"ca.crt": authority.decode().strip()}
+    assert await read({"token": b"hf_1", "ca.crt": authority}) == {"token": "hf_1"} | alone
+    assert await read({"ca.crt": authority}) == alone, "a mirror may ask nobody who he is"
+    reason, message = await problem({"ca.crt": authority, "other": b"x"})
+    assert (reason, "'token' or 'HF_TOKEN'" in message) == ("SecretNotFound", True)

@@ -30,6 +30,8 @@ def test_asks_the_public_hub_without_a_token_by_default() -> None:
         ({}, {"HF_TOKEN": "hf_b"}, "hf_b"),
         ({}, {"other": "x", "token": "hf_a", "HF_TOKEN": "hf_b"}, "hf_a"),
         ({}, {"my-key": "hf_c"}, "hf_c"),
+        ({}, {"my-key": "hf_c", "ca.crt": "PEM"}, "hf_c"),
+        ({"HF_TOKEN": "hf_env"}, {"ca.crt": "PEM"}, None),
     ],
 )
 def test_chooses_the_token(environ: Mapping[str, str], values: Mapping[str, str] | None, token: str | None) -> None:

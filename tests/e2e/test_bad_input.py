@@ -2,25 +2,30 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.api import Api
 from tests.support.cluster import CacheCluster, HubProcess, Model, write_repository
+from tests.support.s3 import Listed, OwnS3
 from tests.support.waiting import PATIENCE
 
 pytestmark = [pytest.mark.e2e, pytest.mark.conformance]
 
 CANARY = "hf_" + os.urandom(16).hex()
+LATER = "hf_" + os.urandom(16).hex()
 
 
 @pytest.fixture(autouse=True)
 def repository(repositories: Path) -> None:
     write_repository(repositories, "org/name", {"config.json": b"{}"})
     write_repository(repositories, "org/private", {"config.json": b"{}", "model.safetensors": os.urandom(2_000_000)})
-    (repositories / "org" / "private.hub.json").write_text(json.dumps({"private": True, "tokens": [CANARY]}))
+    write_repository(repositories, "org/other", {"config.json": b"{}", "model.safetensors": os.urandom(200_000)})
+    for name in ("private", "other"):
+        settings = {"private": True, "tokens": [CANARY]}
+        (repositories / "org" / f"{name}.hub.json").write_text(json.dumps(settings))
     write_repository(repositories, "org/gated", {"config.json": b"{}"})
     (repositories / "org" / "gated.hub.json").write_text(json.dumps({"gated": "auto", "tokens": [CANARY]}))
     for name, path in {"climbs": "../../etc/passwd", "absolute": "/etc/passwd", "case": "CONFIG.json"}.items():
@@ -83,9 +88,19 @@ def test_an_origin_that_is_away_is_named_and_asked_again(
     waiting.wait_ready(timeout=PATIENCE)
 
 
-def test_a_secret_that_comes_later_is_taken_and_never_leaks(
-    cluster: CacheCluster, api: Api, namespace: str, model: Callable[[str], Model], tmp_path: Path
-) -> None:
+@pytest.fixture
+def s3() -> Iterator[OwnS3]:
+    """A bucket with one object, of which the size alone is told."""
+    server = OwnS3([Listed("m/weights", 1000, content=os.urandom(1000))])
+    yield server
+    server.close()
+
+
+def test_secrets_that_come_late_or_end_early_are_taken_again_and_never_leak(
+    cluster: CacheCluster, hub: HubProcess, s3: OwnS3, api: Api, namespace: str, model: Callable[[str], Model],
+    repositories: Path, tmp_path: Path,
+) -> None:  # fmt: skip
+    cluster.start_controller(module="tests.support.impatient")
     private = model("private")
     private.create("hf://org/private", source={"secretRef": {"name": "huggingface-token", "key": "token"}})
     missing = private.wait_condition("Resolved", "False")
@@ -94,11 +109,46 @@ def test_a_secret_that_comes_later_is_taken_and_never_leaks(
     api.post(f"/api/v1/namespaces/{namespace}/secrets", {**secret, "stringData": {"token": CANARY}}).expect(201)
     private.api.patch(private.path, {"metadata": {"annotations": {"modelcache.nvidia.com/retry": "now"}}}).expect(200)
     private.wait_ready(timeout=PATIENCE)
+
+    # Both sources end what they have given out between resolving and reading.
+    def s3_keys(session: str) -> dict[str, str]:
+        return {**s3.s3.secret_values, "AWS_SESSION_TOKEN": session}
+
+    secrets = f"/api/v1/namespaces/{namespace}/secrets"
+    body = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s3-keys"}, "stringData": s3_keys(CANARY)}
+    api.post(secrets, body).expect(201)
+    ended = {"hub": ("hf://org/other", "huggingface-token"), "s3": ("s3://bucket/m", "s3-keys")}
+    made = {name: model(name) for name in ended}
+    for name, (uri, of) in ended.items():
+        made[name].create(uri, source={"secretRef": {"name": of}}, storage=node_selector({"nobody": "has-it"}))
+    for one in made.values():
+        one.wait_condition("Resolved", "True")
+    s3.refuse = lambda method, path: None if f"Security-Token={LATER}" in path else (400, "ExpiredToken", {})
+    for settings in (repositories / "org").glob("*.hub.json"):
+        settings.write_text(settings.read_text().replace(CANARY, LATER))
+    hub.restart()
+    for one in made.values():
+        one.patch(storage=node_selector({"nobody": None}))
+    for name, one in made.items():
+        failed = one.wait_condition("Ready", "False", "Unauthorized")
+        assert "check the credential in spec.source.secretRef" in failed["message"], name
+        assert cluster.ready_nodes(namespace, name) == []
+    # Nobody touches the DynamoModels.
+    for name, values in {"huggingface-token": {"token": LATER}, "s3-keys": s3_keys(LATER)}.items():
+        api.patch(f"{secrets}/{name}", {"stringData": values}).expect(200)
+    for one in made.values():
+        one.wait_ready()
+
     seen = [cluster.all_logs()]
     for path in (private.path, f"/api/v1/namespaces/{namespace}/events", f"/api/v1/namespaces/{namespace}/configmaps"):
         seen.append(json.dumps(api.get(path).expect(200)))
     seen += [Path(f"/proc/{pid}/cmdline").read_bytes().decode() for pid in cluster.pids()]
-    assert not [text for text in seen if CANARY in text]
-    for file in tmp_path.joinpath("nodes").rglob("*"):
-        if file.is_file():
-            assert CANARY.encode() not in file.read_bytes(), file
+    for canary in (CANARY, LATER, s3.s3.key_id):
+        assert not [text for text in seen if canary in text]
+        for file in tmp_path.joinpath("nodes").rglob("*"):
+            assert not file.is_file() or canary.encode() not in file.read_bytes(), file
+
+
+def node_selector(labels: dict[str, str | None]) -> dict[str, object]:
+    """For a merge patch: None takes a label out."""
+    return {"nodeLocal": {"nodeSelector": labels}}

@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.conformance]
 FILES = {"config.json": b"{}", "model.safetensors": b"weights" * 200_000}
 QUICK = ("--lease-duration", "4", "--certificate-lifetime", "10", "--heartbeat", "2", "--agent-timeout", "120")
 ENROLLED = "has a certificate until"
-IMPATIENT = "tests.support.impatient_agent"
+IMPATIENT = "tests.support.impatient"
 LORA = "my-lora"
 
 

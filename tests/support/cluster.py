@@ -154,16 +154,16 @@ class CacheCluster:
         self._processes[name] = kubelet
         kubelet.first_line()
 
-    def start_controller(self, *options: str) -> None:
-        """Start the controller (again)."""
-        self.start_replica(0, "--no-leader-elect", *options)
+    def start_controller(self, *options: str, module: str = "cli.main") -> None:
+        """Start the controller (again). `module` takes the arguments of `modelcache`."""
+        self.start_replica(0, "--no-leader-elect", *options, module=module)
 
-    def start_replica(self, number: int, *options: str) -> str:
+    def start_replica(self, number: int, *options: str, module: str = "cli.main") -> str:
         """Start one of several controllers (again); its name."""
         name = f"controller-{number}" if number else "controller"
         self._start(
             name, "controller", "--listen", self._addresses[number], "--enrolment-listen", self._enrolments[number],
-            "--commands-listen", self._commands[number], "--namespace", self.namespace, *options,
+            "--commands-listen", self._commands[number], "--namespace", self.namespace, *options, module=module,
         )  # fmt: skip
         return name
 

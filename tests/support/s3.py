@@ -104,12 +104,14 @@ class Listed:
     key: str
     size: int
     etag: str = '"00000000000000000000000000000000-2"'
+    content: bytes = b""
+    """What a GET of it gives, as a whole: it knows no ranges."""
 
 
 class OwnS3:
     """Lists what it is told to, however long or wrong, and can answer every request with an error.
 
-    `refuse(method, path)` returns (status, code, headers) for a request that is to fail, else None.
+    `refuse(method, path)` returns (status, code, headers) for a request that is to fail, else None; `path` with the query.
     """
 
     def __init__(self, objects: Sequence[Listed], certificate: Path | None = None) -> None:
@@ -175,10 +177,13 @@ def _handler(own: OwnS3) -> type[http.server.BaseHTTPRequestHandler]:
                 return self._send(status, text if self.command == "GET" else b"", headers)
             if own.body is not None:
                 return self._send(200, own.body, {})
-            if self.command == "GET":
-                return self._send(200, own.page(urllib.parse.parse_qs(parts.query)), {})
+            query = urllib.parse.parse_qs(parts.query)
+            if self.command == "GET" and "list-type" in query:
+                return self._send(200, own.page(query), {})
             key = urllib.parse.unquote(parts.path).split("/", 2)[2]
             found = next((one for one in own.objects if one.key == key), None)
+            if self.command == "GET" and found is not None:
+                return self._send(200, found.content, {"ETag": found.etag})
             if found is None:
                 return self._send(404, b"", {})
             self._send(200, b"", {"ETag": found.etag, "Content-Length": str(found.size)})

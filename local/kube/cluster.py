@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from local.kube.addresses import ServiceAddresses
+from local.kube.admission import Admission
 from local.kube.definitions import Definitions
 from local.kube.deletes import Deleter
 from local.kube.documents import Body
@@ -48,8 +49,9 @@ class Cluster:
         self.store = Store(journal)
         self.registry = Registry()
         self.watches = Watches(self.store)
-        self.writer = Writer(self.store, self.registry, ServiceAddresses(self.store), clock)
-        self.deleter = Deleter(self.store, self.registry, clock)
+        admission = Admission(self.store)
+        self.writer = Writer(self.store, self.registry, ServiceAddresses(self.store), admission, clock)
+        self.deleter = Deleter(self.store, self.registry, admission, clock)
         self._definitions = Definitions(self.store, self.registry, self.writer, self.deleter, self.watches, clock)
         self._namespaces = NamespaceCleaner(self.store, self.registry, self.writer, self.deleter, clock)
         self._garbage = GarbageCollector(self.store, self.registry, self.writer, self.deleter)

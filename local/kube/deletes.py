@@ -5,12 +5,13 @@ grace period and the content of a namespace each turn the delete into a mark (`d
 with the write that removes the last hold (k8s.io/apiserver/pkg/registry/rest/delete.go, generic/registry/store.go).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from local.kube import errors
+from local.kube.admission import Admission, Write
 from local.kube.conversion import to_storage, view
 from local.kube.metadata import FOREGROUND_FINALIZER, ORPHAN_FINALIZER, timestamp
 from local.kube.reads import Selection
@@ -38,12 +39,15 @@ class DeleteOptions:
     grace_seconds: int | None = None
     uid: str = ""
     version: str = ""
+    user: Mapping[str, Any] | None = None
+    """Who asks; None for the server's own controllers."""
 
 
 class Deleter:
     """Deletes objects for clients and for the server's own controllers."""
 
-    def __init__(self, store: Store, registry: Registry, clock: Callable[[], datetime]) -> None:
+    def __init__(self, store: Store, registry: Registry, admission: Admission, clock: Callable[[], datetime]) -> None:
+        self._admission = admission
         self._store = store
         self._registry = registry
         self._clock = clock
@@ -58,6 +62,9 @@ class Deleter:
             raise errors.forbidden(resource, target.name, "this namespace may not be deleted")
         obj = view(resource, stored)
         _check_preconditions(resource, obj, options)
+        if options.user is not None:
+            write = Write("DELETE", resource, target.namespace, target.name, "", None, obj, options.user)
+            self._admission.check(write)
         marked = self._marked(resource, obj, options)
         if marked is not None:
             if marked == obj or options.dry_run:

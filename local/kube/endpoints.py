@@ -1,7 +1,9 @@
 """The verbs of the API over HTTP: each reads its parameters, calls the cluster, and presents the outcome."""
 
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import replace
+from typing import Any
 
 from aiohttp import web
 
@@ -14,6 +16,7 @@ from local.kube.presentation import METADATA, PLAIN, Presentation
 from local.kube.reads import read_page
 from local.kube.routes import Route
 from local.kube.store import Object
+from local.kube.tokens import ISSUER
 from local.kube.writes import Target, Written
 
 # k8s.io/apiserver/pkg/server: the default of MaxRequestBodyBytes.
@@ -116,17 +119,19 @@ class Endpoints:
 
     async def _create(self, request: web.BaseRequest, route: Route) -> web.StreamResponse:
         accepted = negotiate(request.headers.get("Accept", ""), _OBJECT_FORMS)
+        user = self._user(request)
         body = await _read(request)
         if "get" not in route.resource.verbs:
             return responses.json(reviews.review(route.resource, body, self._cluster.tokens), 201)
         options = parameters.write_options(request.query, _agent(request), "CreateOptions")
-        written = self._cluster.writer.create(_target(route), body, options)
+        written = self._cluster.writer.create(_target(route), body, replace(options, user=user))
         return self._written(request, route, written, accepted)
 
     async def _update(self, request: web.BaseRequest, route: Route) -> web.StreamResponse:
         accepted = negotiate(request.headers.get("Accept", ""), _OBJECT_FORMS)
         body = await _read(request)
         options = parameters.write_options(request.query, _agent(request), "UpdateOptions")
+        options = replace(options, user=self._user(request))
         return self._written(request, route, self._cluster.writer.update(_target(route), body, options), accepted)
 
     async def _patch(self, request: web.BaseRequest, route: Route) -> web.StreamResponse:
@@ -134,11 +139,12 @@ class Endpoints:
         media_type = _patch_type(request, route)
         body = await _read(request, (media_type,))
         if media_type == patches.APPLY_PATCH:
-            options = parameters.apply_options(request.query, _agent(request))
+            options = replace(parameters.apply_options(request.query, _agent(request)), user=self._user(request))
             written = self._cluster.writer.apply(_target(route), body, options)
         else:
             parameters.refuse_force(request.query)
             options = parameters.write_options(request.query, _agent(request), "PatchOptions")
+            options = replace(options, user=self._user(request))
             written = self._cluster.writer.patch(_target(route), media_type, body, options)
         return self._written(request, route, written, accepted)
 
@@ -158,7 +164,8 @@ class Endpoints:
         if route.subresource:
             raise errors.plain_method_not_allowed()
         accepted = negotiate(request.headers.get("Accept", ""), _OBJECT_FORMS)
-        options = parameters.delete_options(request.query, await _read(request))
+        user = self._user(request)
+        options = replace(parameters.delete_options(request.query, await _read(request)), user=user)
         outcome = self._cluster.deleter.delete(_target(route), options)
         if outcome["kind"] == "Status":
             return responses.json(outcome)
@@ -171,7 +178,8 @@ class Endpoints:
         accepted = negotiate(request.headers.get("Accept", ""), _LIST_FORMS)
         resource = route.resource
         selection = parameters.selection(request.query, resource, route.namespace)
-        options = parameters.delete_options(request.query, await _read(request))
+        user = self._user(request)
+        options = replace(parameters.delete_options(request.query, await _read(request)), user=user)
         deleted = self._cluster.deleter.delete_collection(resource, selection, options)
         metadata = {"resourceVersion": str(self._cluster.store.version)}
         content = self._presentation(request, accepted).list(resource, deleted, metadata)
@@ -183,6 +191,17 @@ class Endpoints:
         content = self._presentation(request, accepted).object(route.resource, written.object)
         status = 201 if written.created else 200
         return responses.encoded(request, content, accepted, status, warnings=[*written.warnings, *_warnings(route)])
+
+    def _user(self, request: web.BaseRequest) -> Mapping[str, Any]:
+        """Who asks: whose token it shows, or the one who runs the server. Raises ApiError 401."""
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        if scheme != "Bearer":
+            return reviews.ADMIN
+        status = self._cluster.tokens.review({"spec": {"token": token.strip(), "audiences": [ISSUER]}})
+        if not status["authenticated"]:
+            raise errors.unauthorized()
+        user: Mapping[str, Any] = status["user"]
+        return user
 
     def _presentation(self, request: web.BaseRequest, accepted: MediaType) -> Presentation:
         form = accepted.parameters.get("as", PLAIN)

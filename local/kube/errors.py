@@ -169,6 +169,11 @@ def method_not_allowed(resource: Resource, action: str) -> ApiError:
     )
 
 
+def unauthorized() -> ApiError:
+    """A credential was shown, and is none."""
+    return ApiError(401, "Unauthorized", "Unauthorized")
+
+
 def plain_method_not_allowed() -> ApiError:
     """The path exists and does not have this HTTP method."""
     return ApiError(

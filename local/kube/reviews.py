@@ -1,6 +1,7 @@
 """Questions that are answered and not stored: who is this, and may they.
 
-Everybody may do everything here: the server listens on loopback only, and its callers are one person's processes.
+Everybody may do everything here: the server listens on loopback only, and its callers are one person's processes. Who shows a
+token of a ServiceAccount is that one to admission policies all the same.
 """
 
 from local.kube.documents import Body, check_kind, kind_of, read_object
@@ -8,7 +9,7 @@ from local.kube.resources import Resource
 from local.kube.store import Object
 from local.kube.tokens import Tokens
 
-_ADMIN = {"username": "kubernetes-admin", "groups": ["system:masters", "system:authenticated"]}
+ADMIN = {"username": "kubernetes-admin", "groups": ["system:masters", "system:authenticated"]}
 
 
 def review(resource: Resource, body: Body, tokens: Tokens) -> Object:
@@ -20,7 +21,7 @@ def review(resource: Resource, body: Body, tokens: Tokens) -> Object:
     if resource.kind == "TokenReview":
         document["status"] = tokens.review(document)
     elif resource.kind == "SelfSubjectReview":
-        document["status"] = {"userInfo": _ADMIN}
+        document["status"] = {"userInfo": ADMIN}
     elif resource.kind == "SelfSubjectRulesReview":
         document["status"] = {
             "incomplete": False,

@@ -8,12 +8,14 @@ optimistic locking, no write without a change), in the order in which the real s
 
 import random
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Any
 
 from local.kube import errors, metadata, ownership, patches
 from local.kube.addresses import ServiceAddresses
+from local.kube.admission import Admission, Write
 from local.kube.builtin_defaults import complete
 from local.kube.causes import Cause, go_quote
 from local.kube.conversion import copy_of, to_storage, view
@@ -55,12 +57,13 @@ class Target:
 
 @dataclass(frozen=True)
 class WriteOptions:
-    """Query parameters of a write. `manager` is the field manager, never empty."""
+    """Query parameters of a write. `manager` is the field manager, never empty; `user` who asks, None for the server."""
 
     manager: str
     dry_run: bool = False
     validation: str = WARN
     force: bool = False
+    user: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -76,8 +79,14 @@ class Writer:
     """Writes objects for clients and for the server's own controllers."""
 
     def __init__(
-        self, store: Store, registry: Registry, addresses: ServiceAddresses, clock: Callable[[], datetime]
+        self,
+        store: Store,
+        registry: Registry,
+        addresses: ServiceAddresses,
+        admission: Admission,
+        clock: Callable[[], datetime],
     ) -> None:
+        self._admission = admission
         self._store = store
         self._registry = registry
         self._addresses = addresses
@@ -210,6 +219,7 @@ class Writer:
         problems += [*validate(schema_of(resource), obj, None), *rules.validate(obj, None)]
         if problems:
             raise errors.invalid(resource, meta.get("name", ""), problems)
+        self._admit("CREATE", replace(target, name=meta["name"]), obj, None, options)
         if version not in ("", "0"):
             # The storage layer's own words; a plain error there, hence the 500.
             raise ApiError(500, "", "resourceVersion should not be set on objects to be created")
@@ -267,6 +277,7 @@ class Writer:
             problems += rules.validate(obj, old)
         if problems:
             raise errors.invalid(resource, target.name, problems)
+        self._admit("UPDATE", target, obj, old, options)
         if resource.storage_key == "services" and not target.subresource:
             self._addresses.assign(resource, obj, old)
         if not meta.get("managedFields"):
@@ -280,6 +291,11 @@ class Writer:
             self._store.remove(resource.storage_key, stored)
             return Written(obj, warnings=warnings)
         return Written(self._put(resource, obj), warnings=warnings)
+
+    def _admit(self, operation: str, target: Target, obj: Object, old: Object | None, options: WriteOptions) -> None:
+        if options.user is not None:
+            place = (target.resource, target.namespace, target.name, target.subresource)
+            self._admission.check(Write(operation, *place, obj, old, options.user))
 
     def _put(self, resource: Resource, obj: Object) -> Object:
         try:

@@ -5,40 +5,23 @@ schema is known: what it finds would show as warnings in the status of the polic
 where objects are of no type, and says what speaks against the request.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
+from local.kube import admission
 from local.kube.builtin_schemas import builtin_schema
-from local.kube.cel import types as t
-from local.kube.cel.compile import CompileError, Program, compile_expression
-from local.kube.cel.evaluate import evaluate
-from local.kube.cel.functions import CelError
+from local.kube.cel.compile import CompileError, compile_expression
 from local.kube.cel.types import Schema, Type, schema_type
-from local.kube.cel.values import ObjectValue, plain
 
 Json = dict[str, Any]
-
-_STRINGS = t.list_of(t.STRING)
-_USER = Type(
-    "object",
-    name="kubernetes.UserInfo",
-    fields={"username": t.STRING, "uid": t.STRING, "groups": _STRINGS, "extra": t.map_of(t.STRING, _STRINGS)},
-)
-_REQUEST = Type(
-    "object",
-    name="kubernetes.AdmissionRequest",
-    fields={"userInfo": _USER, "name": t.STRING, "namespace": t.STRING, "operation": t.STRING, "subResource": t.STRING},
-)
 
 
 class Policy:
     """One ValidatingAdmissionPolicy. `kind` is the core kind that it is about, for the typed pass."""
 
     def __init__(self, policy: Json, kind: str) -> None:
+        self._policy = admission.Policy(policy)
         self._spec = policy["spec"]
         self._kind = kind
-        self._programs: dict[tuple[str, frozenset[str]], Program] = {}
-        """Compiled expressions, by text and the variables that there were."""
 
     def problems(self) -> list[str]:
         """What the server's type check would complain about."""
@@ -64,37 +47,7 @@ class Policy:
 
         An expression that cannot be evaluated is one of them, because the policy is to fail closed.
         """
-        values: dict[str, Any] = {
-            "request": _objects(plain(request)),
-            "object": plain(obj),
-            "oldObject": plain(old),
-            "params": plain(params),
-            "variables": ObjectValue(),
-        }
-        if not all(self._value(each["expression"], values) is True for each in self._spec.get("matchConditions", ())):
-            return []
-        for each in self._spec.get("variables", ()):
-            values["variables"][each["name"]] = self._value(each["expression"], values)
-        found = []
-        for each in self._spec["validations"]:
-            value = self._value(each["expression"], values)
-            if value is not True:
-                text = (
-                    self._value(each["messageExpression"], values) if "messageExpression" in each else each["message"]
-                )
-                found.append(str(value) if isinstance(value, CelError) else str(text))
-        return found
-
-    def _value(self, text: str, values: Mapping[str, Any]) -> Any:
-        key = (text, frozenset(values["variables"]))
-        if key not in self._programs:
-            variables = Type("object", name="variables", fields=dict.fromkeys(values["variables"], t.DYN))
-            types = {"request": _REQUEST, "object": t.DYN, "oldObject": t.DYN, "params": t.DYN, "variables": variables}
-            self._programs[key] = compile_expression(text, types)
-        try:
-            return evaluate(self._programs[key].checked, values)
-        except CelError as error:
-            return error
+        return [message for _, message in self._policy.refusals(request, obj, old, params)]
 
     def _types(self, schema: Schema) -> dict[str, Type]:
         kind = schema_type(schema, root=False, name=self._kind)
@@ -102,7 +55,13 @@ class Policy:
         assert kind is not None
         assert params is not None
         variables = Type("object", name="kubernetes.variables", fields={})
-        return {"request": _REQUEST, "object": kind, "oldObject": kind, "params": params, "variables": variables}
+        return {
+            "request": admission.REQUEST,
+            "object": kind,
+            "oldObject": kind,
+            "params": params,
+            "variables": variables,
+        }
 
     def _expressions(self) -> list[tuple[str, str, str]]:
         spec = self._spec
@@ -131,9 +90,3 @@ def _with_metadata(schema: Schema) -> Schema:
         },
     }
     return {**schema, "properties": {**schema["properties"], "metadata": metadata}}
-
-
-def _objects(value: Any) -> Any:
-    """Maps with declared fields, as the request is one."""
-    fields = {key: item for key, item in value.items() if key != "userInfo"}
-    return ObjectValue({**fields, "userInfo": ObjectValue(value["userInfo"])})

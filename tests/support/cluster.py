@@ -102,6 +102,8 @@ class CacheCluster:
         self.api = api
         self.hub = hub
         self._kubeconfig = kubeconfig
+        self.identities: dict[str, Path] = {}
+        """Kubeconfigs of daemons that are not to be administrators of the API server, by the name of the process."""
         self.directory = directory
         """With the cache root of each node, by its name."""
         self._addresses = [f"127.0.0.1:{free_port()}" for _ in range(controllers)]
@@ -193,7 +195,8 @@ class CacheCluster:
 
     def _start(self, name: str, *arguments: str, module: str = "cli.main") -> None:
         self.kill(name)
-        common = ("--kubeconfig", str(self._kubeconfig), "--log-format", "text", "--log-level", "debug")
+        kubeconfig = self.identities.get(name, self._kubeconfig)
+        common = ("--kubeconfig", str(kubeconfig), "--log-format", "text", "--log-level", "debug")
         self._processes[name] = python_module(module, *arguments, *common, env=self._environment)
 
     def kill(self, name: str) -> None:

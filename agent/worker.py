@@ -229,7 +229,7 @@ class ModelWorker:
 
     async def _supervise(self, step: plan.Step) -> None:
         """Carries a step out, if it can be stopped only for as long as it is the right one."""
-        task = asyncio.create_task(self._act(step))
+        task, asked = asyncio.create_task(self._act(step)), self._wanted
         successor: asyncio.Task[Known] | None = None
         try:
             while not task.done():
@@ -258,7 +258,7 @@ class ModelWorker:
                 if not left.cancelled():
                     left.exception()  # a worker that is being stopped has nobody to tell; unread, asyncio would log it
         if not task.cancelled():
-            self._judge(step, task.exception())
+            self._judge(step, task.exception(), asked)
 
     def _goes_on_for(self, found: asyncio.Task[Known], digest: str) -> bool:
         """Whether the running download is right for the manifest that has been found, or for want of one."""
@@ -273,7 +273,8 @@ class ModelWorker:
         self._aim_at(known)
         return True
 
-    def _judge(self, step: plan.Step, error: BaseException | None) -> None:
+    def _judge(self, step: plan.Step, error: BaseException | None, asked: Wanted | None) -> None:
+        """What came of a step that was begun for `asked`."""
         if error is None:
             self.trouble = None
             return
@@ -284,9 +285,16 @@ class ModelWorker:
         if isinstance(step, plan.Publish | plan.Mend):
             # Most likely content went missing: let the download look at every file again.
             self._fetched = ""
-        failure, trace = told(error, self._wanted.credential if self._wanted is not None else None)
+        credential = asked.credential if asked is not None else None
+        failure, trace = told(error, credential)
         if trace:
             self._say(f"{plan.named(step)} failed unexpectedly: {trace}", logging.ERROR)
+        if self._wanted is not None and self._wanted.credential != credential:
+            # A new one came while the old one was tried, and nothing is known about it yet.
+            self._say(
+                f"{plan.named(step)} failed, is tried with the new credential: {failure.message}", logging.WARNING
+            )
+            return
         now = self._around.clock.now()
         delay = PERMANENT_RETRY if failure.permanent else self._backoff.fail(now, failure.retry_after)
         self.trouble = Trouble(failure, now + delay)

@@ -1,5 +1,6 @@
 """What users get wrong, and what sources lie about: a condition with a sentence to act on, and nothing on the disk."""
 
+import contextlib
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -146,7 +147,8 @@ def test_secrets_that_come_late_or_end_early_are_taken_again_and_never_leak(
     for canary in (CANARY, LATER, s3.s3.key_id):
         assert not [text for text in seen if canary in text]
         for file in tmp_path.joinpath("nodes").rglob("*"):
-            assert not file.is_file() or canary.encode() not in file.read_bytes(), file
+            with contextlib.suppress(FileNotFoundError):  # agents tidy up meanwhile
+                assert not file.is_file() or canary.encode() not in file.read_bytes(), file
 
 
 def node_selector(labels: dict[str, str | None]) -> dict[str, object]:

@@ -38,6 +38,7 @@ from modelcache.rpc.modelcache_pb2 import (
     Phase,
     PodUse,
 )
+from modelcache.sources.base import Credential
 from modelcache.sources.errors import Unauthorized
 from tests.support.controller import wish
 from tests.support.fake_clock import FakeClock
@@ -694,6 +695,19 @@ async def test_without_a_controller_nobody_asks_a_source_that_wants_a_secret_nor
         node.want()
         node.models.manage_alone()
         await node.until_gone(other)
+
+
+async def test_a_credential_that_comes_while_the_one_before_fails_is_tried_at_once() -> None:
+    async with running(Harness(automatic=False)) as node:
+        node.know(manifest())
+        node.want(wish(*KEY, manifest(), token="old-token"))
+        first = await node.download(0)
+        node.want(wish(*KEY, manifest(), token="new-token"))
+        first.fail(Unauthorized("old-token is not accepted any more"))
+        second = await node.download(1)
+        assert second.credential == Credential({"token": "new-token"})
+        second.finish()
+        await node.until_phase(PHASE_READY)
 
 
 async def test_content_that_vanishes_before_it_is_published_is_fetched_again() -> None:

@@ -1,4 +1,4 @@
-"""What the self-check has found and put right: told to the controller for its Events, and counted for metrics.
+"""What was found out about published files, and put right: told to the controller for its Events, and counted for metrics.
 
 Reports are state, Events are moments. So a finding stays in the reports for a while, under an id of its own, and whoever
 makes Events of them does so once for each id. Ten minutes are longer than a change of leader takes.
@@ -20,6 +20,7 @@ _log = logging.getLogger(__name__)
 
 FILES_DAMAGED = "FilesDamaged"
 FILES_REPAIRED = "FilesRepaired"
+INDEX_REBUILT = "IndexRebuilt"
 KEPT_SECONDS = 600.0
 KEPT_COUNT = 10
 """Of one model. A disk that dies must not fill the reports."""
@@ -69,6 +70,14 @@ class Findings:
             self._open.discard(key)
             self.repairs += 1
             self._keep(key, FILES_REPAIRED, f"All files of revision {revision} are as they were published again.", now)
+
+    def rebuilt(self, key: ObjectKey, revision: str, now: float) -> None:
+        """The index of the cache was lost, and with it who has checked the files of this model."""
+        message = (
+            f"The index of the node's cache was lost or damaged, and built anew from the disk: revision {revision} is read "
+            "again before the node counts as ready for it."
+        )
+        self._keep(key, INDEX_REBUILT, message, now)
 
     def recent(self, key: ObjectKey, now: float) -> list[Finding]:
         """Those about a model that are worth telling, in the order in which they were made."""

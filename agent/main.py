@@ -278,6 +278,9 @@ async def _serve(
         room=Room(_storage(settings, store, downloader), clock, watched.metrics.evicted, questions),
         metrics=watched.metrics,
     )
+    if store.report.rebuilt:
+        watched.metrics.rebuilt()
+        models.rebuilt()
     selfcheck = SelfCheck(
         store,
         ScrubSettings(settings.scrub_interval, settings.scrub_bandwidth),

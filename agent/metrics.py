@@ -102,6 +102,10 @@ class AgentMetrics:
         self._findings = counter(
             "scrub_findings_total", "Published files that were not as they were published, by kind.", "kind"
         )
+        self._rebuilds = counter(
+            "index_rebuilds_total",
+            "Starts at which the index of the cache was lost or damaged, and built anew from the disk.",
+        )
         self._repairs = counter("repairs_total", "Attempts to put published files right, by result.", "result")
         self._adapters = counter(
             "lora_operations_total", "Adapters loaded into and unloaded from workers, by operation and result.",
@@ -165,6 +169,10 @@ class AgentMetrics:
     def found(self, kind: str) -> None:
         """A published file is not as it was published; `kind` is a word, such as `content` or `missing`."""
         self._findings.labels(kind).inc()
+
+    def rebuilt(self) -> None:
+        """The index of the cache was built anew from the disk."""
+        self._rebuilds.inc()
 
     def repaired(self, *, success: bool) -> None:
         """Published files were to be put right."""

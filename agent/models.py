@@ -169,6 +169,12 @@ class Models:
             if worker is not None:
                 worker.doubt(snapshot, problems)
 
+    def rebuilt(self) -> None:
+        """The index of the cache had to be built anew at start: tell so about everything that is published."""
+        for key, worker in self._workers.items():
+            if worker.current is not None:
+                self.findings.rebuilt(key, worker.current.snapshot.revision, self._clock.now())
+
     def abandon(self) -> None:
         """The cache is lost: nothing is announced any more, whatever the workers believe."""
         self._abandoned = True

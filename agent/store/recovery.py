@@ -72,7 +72,7 @@ class Plan(NamedTuple):
 
 @dataclass
 class RecoveryReport:
-    """What was found and done when the store was opened; for the log, an Event and the tests."""
+    """What was found and done when the store was opened; for the log, the metrics, Events and the tests."""
 
     rebuilt: bool = False
     """The index was missing or unusable and was built anew from the disk: content should be re-read in the background."""

@@ -935,7 +935,7 @@ class Finding(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     reason: _builtins.str
-    """FilesDamaged or FilesRepaired."""
+    """FilesDamaged, FilesRepaired or IndexRebuilt."""
     message: _builtins.str
     """A sentence for the user."""
     def __init__(

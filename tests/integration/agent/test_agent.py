@@ -10,10 +10,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from aiohttp import ClientSession
 
 from local.hub.faults import Flip, Stall
 from local.hub.repository import Repository
 from local.hub.server import HubServer
+from local.ports import free_port
 from modelcache.api.labels import is_ours, model_labels
 from modelcache.manifest import Manifest
 from modelcache.rpc.modelcache_pb2 import (
@@ -304,9 +306,14 @@ async def test_a_lost_index_is_rebuilt_and_everything_read_again_before_it_is_an
     first.kill()
     lose_index(cache)
     hub.hub.stats.reset()
-    second = start_agent()
+    monitor = f"127.0.0.1:{free_port()}"
+    second = start_agent("--metrics-listen", monitor)
     before = len(controller.reports)
-    await controller.until_model("team-a", "small", is_ready, after=before)
+    ready = await controller.until_model("team-a", "small", is_ready, after=before)
+    assert [finding.reason for finding in ready.findings] == ["IndexRebuilt"]
+    assert manifest.revision in ready.findings[0].message
+    async with ClientSession() as session, session.get(f"http://{monitor}/metrics") as answer:
+        assert "modelcache_index_rebuilds_total 1.0" in await answer.text()
     assert hub.hub.stats.file_bytes == 0
     assert "the cache had to be mended" in second.logs()
     assert "the index of the cache was built anew from the disk" in second.logs()

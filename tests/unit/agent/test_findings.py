@@ -29,6 +29,15 @@ def test_damage_and_repair_are_told_in_order_for_some_minutes() -> None:
     assert (findings.damages, findings.repairs) == (1, 1)
 
 
+def test_a_lost_index_is_told_with_what_follows_from_it() -> None:
+    findings = Findings()
+    findings.rebuilt(KEY, "abc", 0.0)
+    findings.repaired(KEY, "abc", 1.0)
+    (told,) = findings.recent(KEY, 1.0)
+    assert told.reason == "IndexRebuilt"
+    assert "revision abc is read again" in told.message
+
+
 def test_a_dying_disk_does_not_fill_the_reports() -> None:
     findings = Findings()
     for number in range(100):

@@ -26,7 +26,7 @@ from typing import Any
 import msgspec
 
 from agent.sync import CONNECTED
-from local.kubelet.projection import BUNDLE_FILE, TOKEN_FILE
+from local.kubelet.projection import BUNDLE_FILE, OPERATOR, TOKEN_FILE
 from local.ports import NoPortError, free_port, is_free
 from local.supervisor import Program, Supervisor, log_tail
 from modelcache.api.crd import custom_resource_definition
@@ -98,6 +98,16 @@ class LocalCluster:
         """The cache directory of `node`."""
         return self.directory / "nodes" / node
 
+    @property
+    def commands(self) -> dict[str, str]:
+        """What `modelcache du`, `gc`, `evict` and `verify` need to ask all nodes, as environment variables."""
+        files = self.directory.resolve() / "projected" / OPERATOR
+        return {
+            "MODELCACHE_COMMANDS_CONTROLLER": f"127.0.0.1:{self._ports['commands']}",
+            "MODELCACHE_TOKEN_FILE": str(files / TOKEN_FILE),
+            "MODELCACHE_CA_FILE": str(files / BUNDLE_FILE),
+        }
+
     def log(self, process: str) -> Path:
         """The log file of a process: `kube`, `kubelet`, `controller` or `agent-<node>`."""
         return self.directory / "logs" / f"{process}.log"
@@ -113,17 +123,18 @@ class LocalCluster:
         `now` is RFC 3339. Raises StartError.
         """
         self.directory.mkdir(parents=True, exist_ok=True)
-        self._ports = _remembered_ports(self.directory / "ports.json", ("kube", "controller", "enrolment"))
+        self._ports = _remembered_ports(self.directory / "ports.json", ("kube", "controller", "enrolment", "commands"))
         self._run("kube", "-m", "local.kube", "--port", str(self._ports["kube"]),
                   "--kubeconfig", str(self.kubeconfig), "--data", str(self.directory / "kube"))  # fmt: skip
         await self._prepare_api(now)
         projected = self.directory / "projected"
         self._run("kubelet", "-m", "local.kubelet", "--kubeconfig", str(self.kubeconfig),
-                  "--directory", str(projected), *self.nodes)  # fmt: skip
+                  "--directory", str(projected), "--operator", *self.nodes)  # fmt: skip
         controller, enrolment = (f"127.0.0.1:{self._ports[name]}" for name in ("controller", "enrolment"))
         common = ("--kubeconfig", str(self.kubeconfig), "--log-format", "text")
         self._run("controller", "-m", "cli.main", "controller", "--listen", controller,
-                  "--enrolment-listen", enrolment, "--no-leader-elect", *common)  # fmt: skip
+                  "--enrolment-listen", enrolment, "--commands-listen", f"127.0.0.1:{self._ports['commands']}",
+                  "--no-leader-elect", *common)  # fmt: skip
         for node in self.nodes:
             self._run(f"agent-{node}", "-m", "cli.main", "agent", "--node", node, "--controller", controller,
                       "--enrolment", enrolment, "--token-file", str(projected / node / TOKEN_FILE),

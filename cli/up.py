@@ -49,11 +49,13 @@ async def up(directory: Path, nodes: int, files: Sequence[Path], console: Consol
 
 def _welcome(cluster: LocalCluster) -> str:
     config = cluster.kubeconfig.resolve()
+    exports = "".join(f"    export {name}={value}\n" for name, value in cluster.commands.items())
     return (
         f"{len(cluster.nodes)} nodes are up. In another terminal:\n\n"
         f"    export KUBECONFIG={config}\n"
         f"    kubectl apply -f FILE           # a DynamoModel\n"
         f"    kubectl get dynamomodels -o wide -w\n\n"
+        f"and to ask all nodes what is in their caches:\n\n{exports}    modelcache du\n\n"
         f"Logs are in {cluster.directory.resolve() / 'logs'}; Ctrl-C stops everything.\n"
     )
 

@@ -16,7 +16,9 @@ async def _project(arguments: argparse.Namespace) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with KubeClient.connect(arguments.kubeconfig, user_agent="modelcache-kubelet") as client:
-        projection = Projection(client, arguments.namespace, arguments.node, arguments.directory, LoopClock())
+        projection = Projection(
+            client, arguments.namespace, arguments.node, arguments.directory, LoopClock(), operator=arguments.operator
+        )
         await projection.prepare()
         print(arguments.directory, flush=True)
         running = asyncio.create_task(projection.run())
@@ -35,6 +37,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--kubeconfig", type=Path, required=True, metavar="FILE", help="an administrator's kubeconfig")
     parser.add_argument("--namespace", default="modelcache-system", help="that of controller and agents")
     parser.add_argument("--directory", type=Path, required=True, metavar="DIR", help="files go to DIR/NODE/")
+    parser.add_argument("--operator", action="store_true", help="also those of who gives commands, to DIR/operator/")
     parser.add_argument("node", nargs="+", help="a node whose agent gets its files")
     asyncio.run(_project(parser.parse_args(argv)))
     return 0

@@ -3,6 +3,9 @@
     <directory>/<node>/token     ServiceAccount token, audience `modelcache`, bound to the agent's pod on <node>
     <directory>/<node>/ca.crt    from the ConfigMap `modelcache-ca`, once there is one
 
+Beside the nodes, `operator` may have the same two files: for whoever gives commands to all nodes (audience
+`modelcache-commands`, see docs/cli.md).
+
 Files are replaced by renaming, so that a reader sees the old one or the new one. Tokens are replaced when four fifths of their
 life are over, as the kubelet does (pkg/kubelet/token/token_manager.go).
 """
@@ -26,9 +29,12 @@ from modelcache.kube.errors import AlreadyExists, KubeError
 from modelcache.kube.informer import Informer
 from modelcache.kube.objects import ObjectMeta, PartialObject
 from modelcache.kube.resources import CONFIG_MAPS, NAMESPACES, PODS, SERVICE_ACCOUNTS, ResourceType
+from modelcache.rpc.commands import AUDIENCE as COMMANDS_AUDIENCE
 
 ACCOUNT = "modelcache-agent"
 AUDIENCE = "modelcache"
+OPERATOR_ACCOUNT = "modelcache-operator"
+OPERATOR = "operator"
 BUNDLE = "modelcache-ca"
 BUNDLE_FILE, TOKEN_FILE = "ca.crt", "token"
 TOKEN_SECONDS = 3600
@@ -44,10 +50,15 @@ class _ConfigMap(msgspec.Struct, frozen=True):
 class Projection:
     """Keeps the files of the agents of `nodes`. `prepare` first, then `run` in a task."""
 
-    def __init__(self, client: KubeClient, namespace: str, nodes: Sequence[str], directory: Path, clock: Clock) -> None:
+    def __init__(
+        self, client: KubeClient, namespace: str, nodes: Sequence[str], directory: Path, clock: Clock,
+        *, operator: bool = False,
+    ) -> None:  # fmt: skip
+        """`operator`: keep those of an administrator too."""
         self._client = client
         self._namespace = namespace
         self._nodes = nodes
+        self._folders = [*nodes, OPERATOR] if operator else list(nodes)
         self._directory = directory
         self._clock = clock
         self._bundles = Informer(
@@ -66,7 +77,10 @@ class Projection:
         await self._create(SERVICE_ACCOUNTS, _object("v1", "ServiceAccount", ACCOUNT), self._namespace)
         for node in self._nodes:
             await self._create(PODS, _pod(node), self._namespace)
-            await self._write_token(node)
+        if OPERATOR in self._folders:
+            await self._create(SERVICE_ACCOUNTS, _object("v1", "ServiceAccount", OPERATOR_ACCOUNT), self._namespace)
+        for folder in self._folders:
+            await self._write_token(folder)
 
     async def run(self) -> None:
         """Follow the ConfigMap and replace tokens, until cancelled."""
@@ -77,36 +91,39 @@ class Projection:
     async def _replace_tokens(self) -> None:
         while True:
             await self._clock.sleep(TOKEN_SECONDS * REPLACE_AT)
-            for node in self._nodes:
-                while not await self._replaced(node):
+            for folder in self._folders:
+                while not await self._replaced(folder):
                     await self._clock.sleep(RETRY_SECONDS)
 
-    async def _replaced(self, node: str) -> bool:
+    async def _replaced(self, folder: str) -> bool:
         with contextlib.suppress(KubeError):
-            await self._write_token(node)
+            await self._write_token(folder)
             return True
         return False
 
-    async def _write_token(self, node: str) -> None:
-        pod = await self._client.get(PODS, _pod_name(node), self._namespace, into=PartialObject)
-        reference = {"apiVersion": "v1", "kind": "Pod", "name": pod.metadata.name, "uid": pod.metadata.uid}
-        body = {
-            "apiVersion": "authentication.k8s.io/v1",
-            "kind": "TokenRequest",
-            "spec": {"audiences": [AUDIENCE], "expirationSeconds": TOKEN_SECONDS, "boundObjectRef": reference},
-        }
-        path = SERVICE_ACCOUNTS.path(ACCOUNT, self._namespace, "token")
-        answer = json.loads(await self._client.request("POST", path, body=body, subject=f"a token for {node}"))
-        self._write(node, TOKEN_FILE, answer["status"]["token"])
+    async def _write_token(self, folder: str) -> None:
+        account = ACCOUNT if folder in self._nodes else OPERATOR_ACCOUNT
+        spec: dict[str, Any] = {"audiences": [AUDIENCE], "expirationSeconds": TOKEN_SECONDS}
+        if account == ACCOUNT:
+            pod = await self._client.get(PODS, _pod_name(folder), self._namespace, into=PartialObject)
+            spec["boundObjectRef"] = {
+                "apiVersion": "v1", "kind": "Pod", "name": pod.metadata.name, "uid": pod.metadata.uid
+            }  # fmt: skip
+        else:
+            spec["audiences"] = [COMMANDS_AUDIENCE]
+        body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
+        path = SERVICE_ACCOUNTS.path(account, self._namespace, "token")
+        answer = json.loads(await self._client.request("POST", path, body=body, subject=f"a token for {folder}"))
+        self._write(folder, TOKEN_FILE, answer["status"]["token"])
 
     def _bundle_changed(self, old: _ConfigMap | None, new: _ConfigMap | None) -> None:
         if new is None or new.metadata.name != BUNDLE:
             return  # like the kubelet, which leaves the last one in running pods
-        for node in self._nodes:
-            self._write(node, BUNDLE_FILE, (new.data or {}).get(BUNDLE_FILE, ""))
+        for folder in self._folders:
+            self._write(folder, BUNDLE_FILE, (new.data or {}).get(BUNDLE_FILE, ""))
 
-    def _write(self, node: str, name: str, content: str) -> None:
-        target = self._directory / node / name
+    def _write(self, folder: str, name: str, content: str) -> None:
+        target = self._directory / folder / name
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         temporary = target.with_name(f".{name}.{secrets.token_hex(4)}")
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

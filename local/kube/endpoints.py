@@ -122,7 +122,10 @@ class Endpoints:
         user = self._user(request)
         body = await _read(request)
         if "get" not in route.resource.verbs:
-            return responses.json(reviews.review(route.resource, body, self._cluster.tokens), 201)
+            cluster = self._cluster
+            return responses.json(
+                reviews.review(route.resource, body, cluster.tokens, cluster.store, route.namespace), 201
+            )
         options = parameters.write_options(request.query, _agent(request), "CreateOptions")
         written = self._cluster.writer.create(_target(route), body, replace(options, user=user))
         return self._written(request, route, written, accepted)

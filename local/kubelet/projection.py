@@ -39,6 +39,16 @@ BUNDLE = "modelcache-ca"
 BUNDLE_FILE, TOKEN_FILE = "ca.crt", "token"
 TOKEN_SECONDS = 3600
 REPLACE_AT = 0.8
+_RBAC = "rbac.authorization.k8s.io"
+_ROLES = ResourceType(_RBAC, "v1", "clusterroles", "ClusterRole", False)
+_BINDINGS = ResourceType(_RBAC, "v1", "clusterrolebindings", "ClusterRoleBinding", False)
+_OPERATOR_ROLE: dict[str, Any] = {
+    "apiVersion": f"{_RBAC}/v1",
+    "kind": "ClusterRole",
+    "metadata": {"name": "modelcache-cache-operator"},
+    "rules": [{"apiGroups": ["nvidia.com"], "resources": ["dynamomodels/cache"], "verbs": ["get", "update", "delete"]}],
+}
+"""As in manifests/samples/commands.yaml."""
 RETRY_SECONDS = 1.0
 
 
@@ -79,6 +89,8 @@ class Projection:
             await self._create(PODS, _pod(node), self._namespace)
         if OPERATOR in self._folders:
             await self._create(SERVICE_ACCOUNTS, _object("v1", "ServiceAccount", OPERATOR_ACCOUNT), self._namespace)
+            await self._create(_ROLES, _OPERATOR_ROLE, "")
+            await self._create(_BINDINGS, _operator_binding(self._namespace), "")
         for folder in self._folders:
             await self._write_token(folder)
 
@@ -138,6 +150,16 @@ class Projection:
 
 def _object(version: str, kind: str, name: str) -> dict[str, Any]:
     return {"apiVersion": version, "kind": kind, "metadata": {"name": name}}
+
+
+def _operator_binding(namespace: str) -> dict[str, Any]:
+    subject = {"kind": "ServiceAccount", "name": OPERATOR_ACCOUNT, "namespace": namespace}
+    role = {"apiGroup": _RBAC, "kind": "ClusterRole", "name": _OPERATOR_ROLE["metadata"]["name"]}
+    return {
+        **_object(f"{_RBAC}/v1", "ClusterRoleBinding", f"{OPERATOR_ACCOUNT}-{namespace}"),
+        "roleRef": role,
+        "subjects": [subject],
+    }
 
 
 def _pod_name(node: str) -> str:

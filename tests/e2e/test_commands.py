@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from cli.main import app
@@ -15,7 +16,9 @@ from modelcache.rpc.commands import AUDIENCE
 from tests.support.cluster import CacheCluster, Model, write_repository
 from tests.support.waiting import wait_until
 
-ACCOUNT = "operator"
+ACCOUNT, VIEWER = "operator", "viewer"
+RBAC = "rbac.authorization.k8s.io"
+SAMPLE = Path(__file__).parents[2] / "manifests" / "samples" / "commands.yaml"
 
 
 class Asked(NamedTuple):
@@ -38,20 +41,36 @@ class Operator:
     def __init__(self, cluster: CacheCluster, directory: Path) -> None:
         self.cluster = cluster
         self.path = f"/api/v1/namespaces/{cluster.namespace}"
-        account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": ACCOUNT}}
-        cluster.api.post(f"{self.path}/serviceaccounts", account).expect(201)
+        for account, role in ((ACCOUNT, "modelcache-cache-operator"), (VIEWER, "modelcache-cache-viewer")):
+            self._grant(account, role)
         self.token, self.authorities = directory / "operator.token", directory / "operator.ca"
         self.token.write_text(self.new_token(AUDIENCE) + "\n")
         bundle = cluster.api.get(f"{self.path}/configmaps/modelcache-ca").expect(200)
         self.authorities.write_text(bundle["data"]["ca.crt"])
 
-    def new_token(self, audience: str) -> str:
+    def _grant(self, account: str, role: str) -> None:
+        """A ServiceAccount with one of the roles that the sample has."""
+        api, namespace = self.cluster.api, self.cluster.namespace
+        body = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": account}}
+        api.post(f"{self.path}/serviceaccounts", body).expect(201)
+        (found,) = (each for each in yaml.safe_load_all(SAMPLE.read_text()) if each["metadata"]["name"] == role)
+        api.apply(f"/apis/{RBAC}/v1/clusterroles/{role}", yaml.safe_dump(found), "tests", force=True).expect(200, 201)
+        binding = {
+            "apiVersion": f"{RBAC}/v1",
+            "kind": "ClusterRoleBinding",
+            "metadata": {"name": f"{namespace}-{account}"},
+            "roleRef": {"apiGroup": RBAC, "kind": "ClusterRole", "name": role},
+            "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": namespace}],
+        }
+        api.post(f"/apis/{RBAC}/v1/clusterrolebindings", binding).expect(201)
+
+    def new_token(self, audience: str, account: str = ACCOUNT) -> str:
         body = {
             "apiVersion": "authentication.k8s.io/v1",
             "kind": "TokenRequest",
             "spec": {"audiences": [audience], "expirationSeconds": 600},
         }
-        answer = self.cluster.api.post(f"{self.path}/serviceaccounts/{ACCOUNT}/token", body).expect(201)
+        answer = self.cluster.api.post(f"{self.path}/serviceaccounts/{account}/token", body).expect(201)
         return str(answer["status"]["token"])
 
     def ask(self, *arguments: str, token: Path | None = None) -> Asked:
@@ -119,4 +138,10 @@ def test_all_nodes_are_asked(
         refused = operator.ask("du", token=other)
         assert (refused.code, "UNAUTHENTICATED" in refused.stderr) == (1, True), refused
     assert operator.ask("du", token=tmp_path / "absent").code == 1
+    # Who may only look, may not delete: the API server says so, by the roles that are bound.
+    other.write_text(operator.new_token(AUDIENCE, VIEWER))
+    assert operator.ask("du", "--node", first, token=other).code == 0
+    for words in (("gc",), ("evict", "small", "-n", namespace), ("verify",)):
+        refused = operator.ask(*words, "--node", first, token=other)
+        assert (refused.code, "PERMISSION_DENIED" in refused.stderr) == (1, True), refused
     assert operator.token.read_text().strip() not in cluster.all_logs()

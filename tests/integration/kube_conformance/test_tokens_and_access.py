@@ -96,6 +96,53 @@ def test_a_token_for_nobody(api: Api, namespace: str) -> None:
 
 
 @pytest.mark.usefixtures("widget_crd")
+def test_what_a_user_may_the_roles_say(api: Api, namespace: str, account: str) -> None:
+    user = f"system:serviceaccount:{namespace}:{account}"
+    name = f"{namespace}-viewer"
+    rbac = "/apis/rbac.authorization.k8s.io/v1"
+    rules = [
+        {"apiGroups": ["nvidia.com"], "resources": ["dynamomodels/cache"], "verbs": ["get"]},
+        {"apiGroups": [""], "resources": ["secrets"], "resourceNames": ["mine"], "verbs": ["*"]},
+    ]
+    kind = {"apiVersion": "rbac.authorization.k8s.io/v1", "metadata": {"name": name}}
+    subject = {"kind": "ServiceAccount", "name": account, "namespace": namespace}
+    reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name}
+
+    def allowed(verb: str, resource: str, where: str, *, who: str = user, sub: str = "", named: str = "") -> bool:
+        group = "nvidia.com" if resource == "dynamomodels" else ""
+        attributes = {
+            "verb": verb,
+            "group": group,
+            "resource": resource,
+            "subresource": sub,
+            "namespace": where,
+            "name": named,
+        }
+        spec = {"user": who, "resourceAttributes": attributes}
+        body = {"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": spec}
+        answer = api.post("/apis/authorization.k8s.io/v1/subjectaccessreviews", body).expect(201)
+        return bool(answer["status"]["allowed"])
+
+    assert not allowed("get", "dynamomodels", namespace, sub="cache")
+    api.post(f"{rbac}/clusterroles", {**kind, "kind": "ClusterRole", "rules": rules}).expect(201)
+    binding = {**kind, "roleRef": reference, "subjects": [subject]}
+    try:
+        api.post(f"{rbac}/namespaces/{namespace}/rolebindings", {**binding, "kind": "RoleBinding"}).expect(201)
+        wait_until(lambda: allowed("get", "dynamomodels", namespace, sub="cache"), what="the binding counts")
+        assert not allowed("get", "dynamomodels", "default", sub="cache")
+        assert not allowed("get", "dynamomodels", namespace)
+        assert not allowed("delete", "dynamomodels", namespace, sub="cache")
+        assert not allowed("get", "dynamomodels", namespace, sub="cache", who=f"{user}-2")
+        assert allowed("delete", "secrets", namespace, named="mine")
+        assert not allowed("delete", "secrets", namespace, named="other")
+        api.post(f"{rbac}/clusterrolebindings", {**binding, "kind": "ClusterRoleBinding"}).expect(201)
+        wait_until(lambda: allowed("get", "dynamomodels", "", sub="cache"), what="the other binding counts")
+        assert allowed("get", "dynamomodels", "default", sub="cache")
+    finally:
+        api.delete(f"{rbac}/clusterrolebindings/{name}")
+        api.delete(f"{rbac}/clusterroles/{name}")
+
+
 def test_the_administrator_may_do_everything(kc: Kubectl) -> None:
     assert kc("auth", "can-i", "create", "widgets").stdout.strip() == "yes"
     assert kc("auth", "can-i", "delete", "nodes").stdout.strip() == "yes"

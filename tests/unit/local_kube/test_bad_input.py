@@ -140,17 +140,22 @@ def test_bytes(content: bytes, is_yaml: bool, is_protobuf: bool) -> None:
     def check(kube: Api) -> None:
         body = Body(b"k8s\0" * is_protobuf + content, is_yaml=is_yaml, is_protobuf=is_protobuf)
         refused(lambda: kube.cluster.writer.create(kube.target("configmaps"), body, WriteOptions("fuzz")))
-        refused(lambda: review(kube.resource("tokenreviews"), body, kube.cluster.tokens))
+        refused(lambda: review(kube.resource("tokenreviews"), body, kube.cluster.tokens, kube.cluster.store, ""))
         refused(lambda: parameters.delete_options({}, body))
 
     on_cluster(check)
 
 
+REVIEWS = ["tokenreviews", "subjectaccessreviews", "localsubjectaccessreviews", "selfsubjectaccessreviews"]
+REVIEWS += ["selfsubjectrulesreviews"]
+
+
 @quick
-@given(document=JSON, plural=st.sampled_from(["tokenreviews", "selfsubjectaccessreviews", "selfsubjectrulesreviews"]))
+@given(document=JSON, plural=st.sampled_from(REVIEWS))
 def test_reviews(document: Any, plural: str) -> None:
     def check(kube: Api) -> None:
-        refused(lambda: review(kube.resource(plural), Body(seeded(document, kube, plural)), kube.cluster.tokens))
+        cluster, body = kube.cluster, Body(seeded(document, kube, plural))
+        refused(lambda: review(kube.resource(plural), body, cluster.tokens, cluster.store, "team"))
 
     on_cluster(check)
 

@@ -73,8 +73,9 @@ class Operator:
         answer = self.cluster.api.post(f"{self.path}/serviceaccounts/{account}/token", body).expect(201)
         return str(answer["status"]["token"])
 
-    def ask(self, *arguments: str, token: Path | None = None) -> Asked:
-        options = ["--controller", self.cluster.commands, "--token-file", str(token or self.token)]
+    def ask(self, *arguments: str, token: Path | None = None, controller: str = "") -> Asked:
+        """With a controller that is not named: all of them."""
+        options = ["--controller", controller or self.cluster.commands, "--token-file", str(token or self.token)]
         done = CliRunner().invoke(app, [*arguments, *options, "--ca-file", str(self.authorities)])
         assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
         return Asked(done.exit_code, done.stdout, done.stderr)

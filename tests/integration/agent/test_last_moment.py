@@ -41,7 +41,7 @@ from tests.support.fake_clock import FakeClock
 NODE, ROOT, TEAM, NAME = "node-1", "/cache", "team", "m"
 KEY = ObjectKey(TEAM, NAME)
 REVISIONS = ["a" * 40, "b" * 40]
-WALKS = 80
+WALKS = 60
 STEP = 10.0
 """Seconds that each event takes; more than clocks may differ by (`agent.store.usage.CLOCK_SLACK`)."""
 

@@ -351,10 +351,13 @@ class Index:
                 "WHERE namespace = ? AND name = ? AND hub_repo IS NOT NULL",
                 (namespace, name),
             )
+            # Not before a pod that uses the model had started: a clock that was set back must not make it younger than the
+            # revision that it has found.
             cursor.execute(
-                "UPDATE snapshots SET current = 0, current_until = ? "
+                "UPDATE snapshots SET current = 0, current_until = MAX(?, COALESCE("
+                "(SELECT MAX(since) FROM users WHERE namespace = ? AND name IN ('', ?)), 0)) "
                 "WHERE namespace = ? AND name = ? AND current AND snapshot IS NOT ?",
-                (when, namespace, name, snapshot),
+                (when, namespace, name, namespace, name, snapshot),
             )
             # One that comes back keeps its first `current_since`: whoever started in between may have resolved it.
             cursor.execute(

@@ -11,6 +11,7 @@ import pytest
 
 from agent.store import ProblemKind, Store, StoreLocked, StoreUnusable
 from tests.support.caching import NEW, OLD, add_blob, digest, lasting, publish, tree
+from tests.support.memory import memory_directory
 from tests.support.waiting import PATIENCE
 
 FILES = {"config.json": b"{}", "weights/part": bytes(range(250)) * 10}
@@ -89,6 +90,26 @@ def test_a_read_only_file_system_is_refused(root: Path, mounted: Callable[[Path,
     mounted(root, "size=1m,ro")
     with pytest.raises(StoreUnusable, match="mount the file system of the cache root read-write"):
         Store.open(root)
+
+
+def test_a_root_of_somebody_else_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs the right to become somebody else")
+    with memory_directory(tmp_path) as directory:
+        directory.chmod(0o755)
+        root = directory / "cache"
+        with Store.open(root) as store:
+            publish(store, "model", FILES)
+            before = known(store)
+        os.seteuid(12345)
+        try:
+            with pytest.raises(StoreUnusable, match=f"{root} cannot be used.*give the agent's user write access"):
+                Store.open(root)
+        finally:
+            os.seteuid(0)
+        with Store.open(root) as store:
+            assert store.report.clean
+            assert known(store) == before
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,20 @@ def test_a_pod_uses_every_revision_that_was_current_since_it_started(root: Path)
         assert (pods_of(store, OLD), pods_of(store, NEW)) == ((), ("team/web-0",))
 
 
+def test_a_clock_that_is_set_back_takes_no_revision_from_a_pod(root: Path) -> None:
+    clock = Clock()
+    with Store.open(root, clock) as store:
+        publish(store, "model", {"a": b"old"}, OLD)
+        clock.now = 2000.0
+        store.usage.set_users([user(1900.0)])
+        clock.now = 1200.0
+        publish(store, "model", {"a": b"new"}, NEW)
+        assert (pods_of(store, OLD), pods_of(store, NEW)) == (("team/web-0",), ("team/web-0",))
+        assert store.quick_check("team", "model", OLD) == []
+        store.usage.set_users([user(2500.0)])
+        assert (pods_of(store, OLD), pods_of(store, NEW)) == ((), ("team/web-0",))
+
+
 def test_a_pod_that_mounts_one_snapshot_uses_that_one(root: Path) -> None:
     clock = Clock()
     with Store.open(root, clock) as store:

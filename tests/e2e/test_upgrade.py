@@ -65,15 +65,15 @@ def test_models_come_change_and_go_among_versions(
     wait_until(hold("v2"), what="all hold the other revision")
     wait_until(lambda: mixed.revisions(namespace, "one") == {model.status()["resolvedVersion"][:12]})
 
-    # A controller of the first version does not say which pods use what: labels go, files wait for one that does.
+    # Who is not told, or cannot ask, which pods use what keeps the files, without labels, until both sides can.
     model.delete()
-    last = mixed.nodes[VERSIONS.index("older-controller")]
+    waiting = [node for node, version in zip(mixed.nodes, VERSIONS, strict=True) if version != "newer"]
     wait_until(lambda: mixed.ready_nodes(namespace, "one") == [], what="the labels are gone")
-    for node in mixed.nodes:
-        if node != last:
-            wait_until(partial(removed, node), what="files are gone")
-    wait_until(lambda: f"waiting for 1 nodes to remove it: {last}" in mixed.logs("controller"), what="it is told")
-    assert not removed(last)
-    mixed.start_agent(last)
-    wait_until(model.gone, what="gone, now that the controller says who uses what")
-    assert removed(last)
+    wait_until(partial(removed, mixed.nodes[VERSIONS.index("newer")]), what="files are gone")
+    told = f"waiting for 2 nodes to remove it: {', '.join(waiting)}"
+    wait_until(lambda: told in mixed.logs("controller"), what="it is told")
+    for node in waiting:
+        assert not removed(node)
+        mixed.start_agent(node)
+    wait_until(model.gone, what="gone, now that both sides know who uses what")
+    assert all(map(removed, mixed.nodes))

@@ -12,12 +12,14 @@ from __future__ import annotations
 from pathlib import Path
 
 _CHUNK_BYTES = 1 << 20
+_TIMES = 2
+"""As much memory as is needed: what was freed last is not all that is taken next, least of all in other sizes."""
 
 
 def take_and_free(path: Path, size: int) -> None:
-    """Takes `size` bytes of memory for page cache, with a file at `path`, which must not exist, and frees them."""
+    """For somebody who needs `size` bytes of page cache. `path` is for a file of twice the size; it must not exist."""
     zeros = bytes(_CHUNK_BYTES)
     with path.open("xb") as file:
-        for start in range(0, size, _CHUNK_BYTES):
-            file.write(zeros[: size - start])
+        for _ in range(0, _TIMES * size, _CHUNK_BYTES):
+            file.write(zeros)
     path.unlink()

@@ -8,7 +8,7 @@ The agent resolves, fetches, checks every sha256, syncs to the disk and publishe
 nothing. Its time begins when it is told to fetch, as controller and agent run already when a model comes; `wall_ratio_hf_cold`
 is with the start of its process, which imports everything that both do and resolves once more.
 
-Just before the time of each begins, as much memory as it needs is taken and freed (`benchmarks.memory`).
+Just before the time of each begins, twice the memory that it needs is taken and freed (`benchmarks.memory`).
 
 On a disk that is slower than the network, what is measured is mostly the disk: the agent waits for its data to be durable,
 the others leave theirs in the page cache. `--directory /dev/shm` takes the disk out of the comparison.

@@ -7,7 +7,7 @@ What a program has written is removed before the next begins.
 The agent resolves, fetches, computes every sha256 and compares what S3 publishes, syncs to the disk and publishes; the
 others fetch, and sync nothing. The time of the agent begins when it is told to fetch, as an agent runs already when a model
 comes; `..._cold` is with the start of its process. `s3_verified` says that every program has got what was uploaded, in every
-round. Just before the time of each begins, as much memory as it needs is taken and freed (`benchmarks.memory`).
+round. Just before the time of each begins, twice the memory that it needs is taken and freed (`benchmarks.memory`).
 
     python -m benchmarks.sources [--bytes N] [--files N] [--file-bytes N] [--rounds N] [--directory DIR]
 

@@ -27,7 +27,7 @@ from modelcache.kube.errors import printable
 from modelcache.manifest import GitOid, Manifest, ManifestError, ManifestFile, Sha256
 from modelcache.sources.answer import Answer
 from modelcache.sources.base import Credential, Resolution, Source, source_for
-from modelcache.sources.errors import SourceError
+from modelcache.sources.errors import SourceError, Unsupported
 from modelcache.sources.uri import SourceURI
 
 _REASON = re.compile(r"[A-Za-z][A-Za-z0-9]{0,63}")
@@ -163,7 +163,10 @@ def answer(job: Job, find_source: Callable[[SourceURI], Source]) -> Outcome:
         message = scrub(error.message, job.credential)
         return Failure(error.reason, message, error.retryable, error.retry_after)
     except ManifestError as error:
-        return Failure("UnsafeListing", f"Nothing was downloaded: {error}.")
+        return Failure(
+            Unsupported.reason,
+            f"Nothing was downloaded: {error}; correct that at the source, or leave it out with spec.source.exclude.",
+        )
     except Exception as error:  # noqa: BLE001 -- a source module of somebody else must not end the thread silently
         text = scrub(f"{type(error).__name__}: {error}", job.credential)
         # No traceback: its frames are those of HTTP libraries, whose locals hold the token.
@@ -182,9 +185,14 @@ def outcome_of(request: Request, data: bytes) -> Outcome:
         reason = refused.reason if _REASON.fullmatch(refused.reason) else "ResolveError"
         return Failure(reason, printable(refused.message, MAX_MESSAGE), refused.retryable, refused.retry_after)
     except ManifestError as error:
-        return Failure("UnsafeListing", f"Nothing was downloaded: {error}.")
+        return Failure(
+            Unsupported.reason,
+            f"Nothing was downloaded: {error}; correct that at the source, or leave it out with spec.source.exclude.",
+        )
     except ValueError as error:
-        return Failure("MalformedListing", f"The answer of the node cannot be read: {error}.")
+        return Failure(
+            Unsupported.reason, f"The answer of the node cannot be read ({error}): update its agent or the controller."
+        )
 
 
 def build_manifest(request: Request, resolution: Resolution) -> Manifest:

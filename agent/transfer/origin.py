@@ -18,7 +18,7 @@ import urllib.parse
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from agent.transfer import backoff
+from agent.transfer.backoff import LONGEST_RETRY_AFTER
 from agent.transfer.body import Body
 from agent.transfer.budget import OriginBudget
 from agent.transfer.cancel import CancelToken
@@ -41,6 +41,7 @@ from modelcache.sources.errors import (
     Unreachable,
     Unsupported,
 )
+from modelcache.sources.patience import retry_after
 
 MAX_REDIRECTS = 5
 """Hugging Face needs one, a mirror in front of it two."""
@@ -224,7 +225,7 @@ class OriginSource:
             self._web.budget.accepted(origin.text)
             self._body(file, response, origin, sink, cancel, where, ranged=ranged)
             return
-        asked = backoff.retry_after(response.headers.get("Retry-After"), self._web.clock.unix())
+        asked = retry_after(response.headers.get("Retry-After"), self._web.clock.unix(), LONGEST_RETRY_AFTER)
         code = refusal_code(response.headers.get("Content-Type", ""), _drain(response))
         said = f"{said} ({code})" if code else said
         if status in _ASKS_FOR_PATIENCE:
@@ -318,8 +319,11 @@ def _ranged_end(response: http.client.HTTPResponse, file: ManifestFile, sink: Si
 def _redirect_target(url: str, location: str | None, said: str) -> str:
     if not location:
         raise Unreachable(f"{said} without saying where to")
-    target = urllib.parse.urljoin(url, location)
-    old, new = urllib.parse.urlsplit(url).scheme, urllib.parse.urlsplit(target).scheme
+    try:
+        target = urllib.parse.urljoin(url, location)
+        old, new = urllib.parse.urlsplit(url).scheme, urllib.parse.urlsplit(target).scheme
+    except ValueError:
+        raise Unsupported(f"{said} with an address that is none; check the source's server") from None
     if new not in ("http", "https") or (old == "https" and new == "http"):
         raise Unsupported(f"{said} with an address of the scheme {new!r}, which is not followed from {old!r}")
     return target

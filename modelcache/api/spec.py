@@ -63,10 +63,10 @@ class Source(Base, frozen=True, kw_only=True):
             extra_json_schema={
                 "x-kubernetes-validations": [
                     rule(
-                        f"self.matches('^({'|'.join(KNOWN_SCHEMES)}|x-[a-z0-9-]+)://[^ ]+$')",
+                        f"self.matches('^(({'|'.join(KNOWN_SCHEMES)}|x-[a-z0-9-]+)://[^ ]+|(s3|file|pvc)://[^ ]+( +[^ ]+)*)$')",
                         "source.uri must start with a known scheme: "
                         + ", ".join(f"{scheme}://" for scheme in KNOWN_SCHEMES)
-                        + " (for example hf://org/name), and must not contain spaces",
+                        + " (for example hf://org/name); spaces are allowed inside the paths of s3://, file:// and pvc:// only",
                     ),
                 ]
             },

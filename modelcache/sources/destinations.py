@@ -91,7 +91,10 @@ def check_address(host: str, address: IPAddress) -> None:
 
 def check_name(host: str, port: int, resolve: Resolve = socket.getaddrinfo) -> Sequence[tuple[Any, Any, int, str, Any]]:
     """What `host` stands for now, as `socket.getaddrinfo` tells it. Raises OSError, and Unsupported if any is forbidden."""
-    found = resolve(host, port, type=socket.SOCK_STREAM)
+    try:
+        found = resolve(host, port, type=socket.SOCK_STREAM)
+    except (UnicodeError, OverflowError):  # labels that are empty or too long, ports beyond 65535
+        raise OSError(f"{host[:260]}:{port} is no name and port that could be looked up") from None
     for *_, place in found:
         address = address_of(str(place[0]))
         if address is not None:

@@ -2,19 +2,22 @@
 
 ::
 
-    SourceError                  base; never raised itself
-    ├── InvalidURI               the text is not a URI that we understand
-    ├── Unsupported              understood, but nothing installed here can read it
-    ├── NotFound                 no such repository, bucket, directory (or it is hidden from this credential)
-    │   └── RevisionNotFound     the repository exists, the branch, tag or commit does not
-    ├── Unauthorized             a credential is missing, wrong or not sufficient
-    │   └── LicenseNotAccepted   the credential is good, but its owner has to accept terms first
-    ├── EmptyRepository          nothing to cache: no files, or none left after include and exclude
-    ├── MalformedListing         the source answered something that its protocol does not allow
-    │   └── UnsafePath           a listed path that must never be written to a disk
-    ├── SourceChanged            a pinned revision no longer has the content that it was pinned with
-    └── Unreachable              no answer, or a server error                                           (retryable)
-        └── RateLimited          the source asks for patience, `retry_after` says how long              (retryable)
+    SourceError                      base; never raised itself
+    ├── InvalidURI                   the text is not a URI that we understand
+    ├── Unsupported                  understood, but it cannot be read here, or not be stored
+    │   └── MalformedListing         the source answered something that its protocol does not allow
+    │       └── UnsafePath           a listed path that must never be written to a disk
+    ├── NotFound                     no such repository, bucket, directory (or it is hidden from this credential)
+    │   ├── RevisionNotFound         the repository exists, the branch, tag or commit does not
+    │   └── EmptyRepository          nothing to cache: no files, or none left after include and exclude
+    ├── Unauthorized                 a credential is missing, wrong or not sufficient
+    │   └── LicenseNotAccepted       the credential is good, but its owner has to accept terms first
+    ├── SourceChanged                a pinned revision no longer has the content that it was pinned with
+    └── Unreachable                  no answer, or a server error                                       (retryable)
+        └── RateLimited              the source asks for patience, `retry_after` says how long          (retryable)
+
+Users see eight reasons, whatever the source (`REASONS`): what has no `reason` of its own has that of its parent, and differs
+in the sentence only. A reason is what a person or an alert decides by, and more of them decide nothing else.
 
 `reason` is CamelCase and stable: the `reason` of a condition, the label of a metric. The message is for the person who
 wrote the DynamoModel: one or two sentences with what, why, and what to do next. Neither ever contains a credential.
@@ -47,7 +50,7 @@ class InvalidURI(SourceError):
 
 
 class Unsupported(SourceError):
-    """A valid URI, but nothing installed here can read it."""
+    """A valid URI, but nothing installed here can read it, or what it leads to cannot be read or stored."""
 
     reason = "Unsupported"
 
@@ -73,25 +76,17 @@ class Unauthorized(SourceError):
 class LicenseNotAccepted(Unauthorized):
     """Whoever owns the credential has to accept the terms of a gated repository first."""
 
-    reason = "LicenseNotAccepted"
 
-
-class EmptyRepository(SourceError):
+class EmptyRepository(NotFound):
     """There is nothing to cache: no files at all, or none that `include` and `exclude` leave."""
 
-    reason = "EmptyRepository"
 
-
-class MalformedListing(SourceError):
+class MalformedListing(Unsupported):
     """The source answered something that its protocol does not allow, such as a file without a size."""
-
-    reason = "MalformedListing"
 
 
 class UnsafePath(MalformedListing):
     """A listed path that must never be written to a disk, such as `../../etc/passwd`."""
-
-    reason = "UnsafePath"
 
 
 class SourceChanged(SourceError):
@@ -111,3 +106,9 @@ class RateLimited(Unreachable):
     """The source asks for fewer requests (429); `retry_after` is what it asked for."""
 
     reason = "RateLimited"
+
+
+REASONS = frozenset({
+    "InvalidURI", "Unsupported", "NotFound", "RevisionNotFound", "Unauthorized", "SourceChanged", "Unreachable", "RateLimited",
+})  # fmt: skip
+"""All reasons that the sources here give."""

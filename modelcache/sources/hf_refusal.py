@@ -5,13 +5,13 @@ that the server sends are not repeated: they are written for other clients, and 
 """
 
 from collections.abc import Mapping
-from email.utils import parsedate_to_datetime
 
 import httpx2
 import msgspec
 from huggingface_hub import errors as hub
 from huggingface_hub.utils import parse_ratelimit_headers
 
+from modelcache.sources import patience
 from modelcache.sources.errors import (
     LicenseNotAccepted,
     MalformedListing,
@@ -27,8 +27,6 @@ from modelcache.sources.hf_access import DEFAULT_ENDPOINT, Access
 from modelcache.sources.tls import CA_KEY
 from modelcache.sources.uri import SourceURI
 
-_LONGEST_WAIT = 86_400.0
-"""Seconds: a `Retry-After` beyond a day is not believed."""
 _SET_SECRET = "set spec.source.secretRef to a Secret with a Hugging Face token"  # noqa: S105 -- a sentence, no secret
 
 
@@ -57,19 +55,13 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
 
     `now` in Unix seconds, for the form of `Retry-After` that is a date.
     """
-    text = headers.get("retry-after", "").strip()
-    seconds: float | None = None
-    if text.isascii() and text.isdigit():
-        seconds = float(text)
-    elif text:
-        try:
-            seconds = parsedate_to_datetime(text).timestamp() - now
-        except ValueError:
-            seconds = None
-    if seconds is None:
-        info = parse_ratelimit_headers(headers)
-        seconds = float(info.reset_in_seconds) if info is not None and info.remaining == 0 else None
-    return None if seconds is None else min(max(seconds, 0.0), _LONGEST_WAIT)
+    seconds = patience.retry_after(headers.get("retry-after"), now)
+    if seconds is not None:
+        return seconds
+    info = parse_ratelimit_headers(headers)
+    if info is None or info.remaining > 0:
+        return None
+    return min(max(float(info.reset_in_seconds), 0.0), patience.LONGEST_RETRY_AFTER)
 
 
 def _explain_answer(error: hub.HfHubHTTPError, asked: Asked, now: float) -> SourceError:

@@ -20,7 +20,8 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import quote, unquote, urlsplit
 
 from modelcache.sources.base import Credential, Location, Resolution, SourceFile
@@ -41,10 +42,17 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 class HttpSource:
     """The source for `https://` and `http://`."""
 
-    def __init__(self, environ: Mapping[str, str] = os.environ, *, timeout: float = 30.0) -> None:
-        """`timeout`: seconds for each single read from the network."""
+    def __init__(
+        self,
+        environ: Mapping[str, str] = os.environ,
+        *,
+        timeout: float = 30.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`timeout`: seconds for each single read from the network. `clock`: seconds."""
         self._environ = environ
         self._timeout = timeout
+        self._clock = clock
 
     def resolve(
         self,
@@ -63,7 +71,9 @@ class HttpSource:
         if folder and question:
             raise InvalidURI(f"{uri.scheme}://{uri.authority}/{path} is a folder and cannot have a query: remove it.")
         headers, authorities = headers_from(uri, credential), authorities_from(credential)
-        with HttpClient(uri, headers, self._environ, timeout=self._timeout, authorities=authorities) as client:
+        with HttpClient(
+            uri, headers, self._environ, timeout=self._timeout, clock=self._clock, authorities=authorities
+        ) as client:
             listed = client.folder(include, exclude) if folder else [client.file(unquote(path.rpartition("/")[2]))]
         return resolution_of(uri, revision, listed, include, exclude)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -266,7 +267,7 @@ class S3Client:
                 ) from None
             asked = Asked(access=self.access, uri=self._uri, signed=self._signed, endpoint=self.endpoint)
             # Without its cause, whose text is the server's.
-            raise explain(error, asked) from None
+            raise explain(error, asked, time.time()) from None
 
 
 def _check_destination(request: Any, **_: Any) -> None:

@@ -24,6 +24,7 @@ from modelcache.sources.errors import (
     Unreachable,
     Unsupported,
 )
+from modelcache.sources.patience import retry_after
 from modelcache.sources.s3_access import Access
 from modelcache.sources.tls import CA_KEY
 from modelcache.sources.uri import SourceURI
@@ -51,10 +52,10 @@ class Asked(msgspec.Struct, frozen=True):
     endpoint: str
 
 
-def explain(error: Exception, asked: Asked) -> SourceError:
-    """Return the error to raise instead of `error`, which came from a request for `asked`."""
+def explain(error: Exception, asked: Asked, now: float) -> SourceError:
+    """Return the error to raise instead of `error`, which came from a request for `asked`; `now` in Unix seconds."""
     if isinstance(error, boto.ClientError):
-        return _explain_answer(error, asked)
+        return _explain_answer(error, asked, now)
     uri, where = asked.uri, asked.endpoint
     kind = type(error).__name__
     if isinstance(error, boto.SSLError):
@@ -79,11 +80,11 @@ def explain(error: Exception, asked: Asked) -> SourceError:
     return MalformedListing(f"{where} does not answer as S3 does ({uri}; {kind}): check AWS_ENDPOINT_URL.")
 
 
-def _explain_answer(error: boto.ClientError, asked: Asked) -> SourceError:
+def _explain_answer(error: boto.ClientError, asked: Asked, now: float) -> SourceError:
     status, code = _status_and_code(error)
     uri, where, origin = asked.uri, asked.endpoint, asked.access.origin
     said = f"{where} answers {code or status}"
-    after = _retry_after(error)
+    after = _retry_after(error, now)
     if status == 429 or code in _PATIENCE or (status == 503 and not code):
         return RateLimited(
             f"{said} for {uri}: it asks for fewer requests, and is asked again by itself.", retry_after=after
@@ -126,7 +127,6 @@ def _status_and_code(error: boto.ClientError) -> tuple[int, str]:
     return (status if isinstance(status, int) else 0), (code if known else "")
 
 
-def _retry_after(error: boto.ClientError) -> float | None:
+def _retry_after(error: boto.ClientError, now: float) -> float | None:
     headers: Any = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
-    text = str(headers.get("retry-after", ""))
-    return float(text) if text.isascii() and text.isdigit() and len(text) < 6 else None
+    return retry_after(headers.get("retry-after"), now)

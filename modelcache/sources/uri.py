@@ -10,9 +10,12 @@
 `ngc://org/team/model:version`              NVIDIA NGC, the team may be missing
 ==========================================  ====================================================================
 
+Bucket paths and paths on nodes are taken literally: spaces are allowed in them, and `%20` is no space. Web addresses are not.
+
 That a URI parses says nothing about whether this build can read it; `modelcache.sources.base.source_for` says that.
 """
 
+import ipaddress
 import re
 from collections.abc import Callable, Collection, Mapping
 
@@ -28,6 +31,8 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)")
 _USERINFO = re.compile(r"//[^/@]*:[^/]*@")
 # Where an @ is not what separates a user from a host
 _REVISION_AFTER_AT = frozenset({"hf"})
+# Where paths are taken as they are, and `%20` would not be a space
+_LITERAL_PATHS = frozenset({"s3", "file", "pvc"})
 # What the hub accepts as the name of an organization or a repository (huggingface_hub.utils.validate_repo_id)
 _HF_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_])?")
 _HF_ID_MAX = 96
@@ -38,9 +43,15 @@ _BAD_REF = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|^[/-]|/$|\.$|\.lock
 # hf://org/name@refs/pr/7 is a revision; any other slash is a path inside the repository (huggingface_hub's grammar)
 _HF_SLASHED_REF = re.compile(r"refs/(pr/[0-9]+|convert/[A-Za-z0-9_.-]+)")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
+# What else is no bucket anywhere ("General purpose bucket naming rules" of S3): adjacent dots, an address
+_NO_BUCKET = re.compile(r".*\.\..*|[0-9]+\.[0-9]+\.[0-9]+\.[0-9]+")
+_KEY_MAX = 1024
+"""Bytes in UTF-8, as S3 has it ("Naming Amazon S3 objects")."""
 # RFC 1123 subdomain, which is what Kubernetes allows as the name of a claim
 _CLAIM = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
-_HOST = re.compile(r"([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
+_HOST = re.compile(r"([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?")
+_HOST_MAX, _LABEL_MAX = 253, 63
+"""Characters of a name and of a part of it (RFC 1035, section 2.3.4)."""
 _NGC_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 
 
@@ -84,9 +95,9 @@ def parse_uri(text: str, extra_schemes: Collection[str] = ()) -> SourceURI:
         raise InvalidURI("The source URI is empty: write for example hf://organization/name.")
     if len(text) > MAX_LENGTH:
         raise InvalidURI(f"The source URI has {len(text)} characters; at most {MAX_LENGTH} are allowed.")
-    if not text.isprintable() or " " in text or "\\" in text:
+    if not text.isprintable() or "\\" in text or text != text.strip():
         raise InvalidURI(
-            f"{_shown(text)} contains spaces, backslashes or control characters: remove or percent-encode them."
+            f"{_shown(text)} contains backslashes, control characters, or spaces at its ends: remove them."
         )
     match = _SCHEME.fullmatch(text)
     if match is None:
@@ -94,6 +105,8 @@ def parse_uri(text: str, extra_schemes: Collection[str] = ()) -> SourceURI:
     scheme, rest = match[1].lower(), match[2]
     if scheme not in _REVISION_AFTER_AT and "@" in rest.partition("/")[0]:
         raise InvalidURI(f"{_shown(text)} must not contain a user or password: put them into spec.source.secretRef.")
+    if " " in text and (scheme not in _LITERAL_PATHS or " " in rest.partition("/")[0]):
+        raise InvalidURI(f"{_shown(text)} contains spaces: remove them, or write %20 in the path of a web address.")
     parse = _PARSERS.get(scheme)
     if parse is None:
         if scheme not in extra_schemes:
@@ -106,7 +119,7 @@ def parse_uri(text: str, extra_schemes: Collection[str] = ()) -> SourceURI:
 
 def check_revision(revision: str) -> str:
     """Return `revision` if git would accept it as the name of a branch, tag or commit; raise InvalidURI if not."""
-    if not revision or len(revision) > 255 or _BAD_REF.search(revision):
+    if not revision or len(revision) > 255 or not revision.isprintable() or _BAD_REF.search(revision):
         raise InvalidURI(
             f"{revision!r} cannot be the name of a branch, tag or commit: see git-check-ref-format for the rules."
         )
@@ -122,12 +135,12 @@ def _parse_hf(text: str, rest: str) -> SourceURI:
         )
     if names[0] == "models" and len(names) == 3:  # the hub's long form of a model's URI
         names = names[1:]
-    if len(names) > 2:
+    if len(names) > 2 and all(names[:2]):
         raise InvalidURI(
             f"{_shown(text)} names a path inside a repository: write hf://{'/'.join(names[:2])} and choose the files with "
             f"spec.source.include."
         )
-    if len(names) < 2 or not all(names):
+    if len(names) != 2 or not all(names):
         raise InvalidURI(
             f"{_shown(text)} is not hf://organization/name: the organization is part of the name (gpt2 is "
             f"openai-community/gpt2)."
@@ -164,24 +177,45 @@ def _hf_revision(text: str, name: str, revision: str) -> str:
 
 def _parse_bucket(text: str, rest: str) -> SourceURI:
     bucket, _, path = rest.partition("/")
-    if not _BUCKET.fullmatch(bucket):
+    if bucket.startswith("arn:"):
+        raise InvalidURI(
+            f"{_shown(text)} names an access point by its ARN: write its alias, which S3 takes for a bucket's name."
+        )
+    if not _BUCKET.fullmatch(bucket) or _NO_BUCKET.fullmatch(bucket):
         raise InvalidURI(f"{_shown(text)}: {bucket!r} cannot be the name of a bucket: write s3://bucket/prefix.")
+    if len(path.encode()) > _KEY_MAX:
+        raise InvalidURI(f"{bucket!r} can have no key of {len(path.encode())} bytes: S3 allows {_KEY_MAX}.")
     return SourceURI(scheme="s3", authority=bucket, path=_plain_path(text, path))
 
 
 def _parse_http(text: str, rest: str) -> SourceURI:
     scheme = text.partition(":")[0].lower()
     host, _, path = rest.partition("/")
-    if not _HOST.fullmatch(host):
+    if not _is_host(host):
         raise InvalidURI(f"{_shown(text)}: {host!r} cannot be a host: write {scheme}://host/path.")
     if "#" in path:
         raise InvalidURI(f"{_shown(text)}: remove the part from '#' on, it never reaches the server.")
-    if not path:
+    if not path.partition("?")[0].strip("/"):
         raise InvalidURI(f"{_shown(text)} names a host but no file on it: write {scheme}://host/path.")
     name, question, query = path.partition("?")
     # Of a web address the slash at its end is a part: it makes a folder of it.
     slash = "/" if name.endswith("/") else ""
     return SourceURI(scheme=scheme, authority=host.lower(), path=_plain_path(text, name) + slash + question + query)
+
+
+def _is_host(host: str) -> bool:
+    """Whether `name`, `name:port` or `[IPv6]:port` could be asked for at all; what lies behind it nobody knows here."""
+    match = _HOST.fullmatch(host)
+    if match is None or not 0 < int(match[3] or 1) < 65536:
+        return False
+    name = match[1]
+    if not name.startswith("["):
+        return len(name) <= _HOST_MAX and all(0 < len(label) <= _LABEL_MAX for label in name.split("."))
+    try:
+        ipaddress.IPv6Address(name[1:-1])
+    except ValueError:
+        return False
+    return True
 
 
 def _parse_file(text: str, rest: str) -> SourceURI:

@@ -30,7 +30,7 @@ def retry(model: Model, value: str) -> None:
         ("hf://org/private", "NotFound", ["org/private", "secretRef"]),
         ("hf://org/gated", "Unauthorized", ["org/gated", "secretRef"]),
         ("hf://org/disabled", "NotFound", ["org/disabled"]),
-        ("hf://org/empty", "EmptyRepository", ["org/empty"]),
+        ("hf://org/empty", "NotFound", ["org/empty"]),
         ("hf://datasets/org/name", "InvalidURI", ["datasets"]),
         ("hf://org", "InvalidURI", ["hf://org"]),
         ("ngc://org/name", "Unsupported", ["ngc"]),

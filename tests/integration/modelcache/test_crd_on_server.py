@@ -80,6 +80,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         "verification": {"enabled": True, "checksum": "sha256:" + "ab" * 32},
     },
     "third-party-scheme": {"modelName": "m", "source": {"uri": "x-registry://somewhere/else"}},
+    "spaces-in-a-path": {"modelName": "m", "source": {"uri": "s3://bucket/my  models/x"}},
     "at-sign-in-a-path": {"modelName": "m", "version": "v1", "source": {"uri": "file:///models/a@b"}},
 }
 
@@ -98,6 +99,7 @@ def test_every_published_manifest_applies_unchanged(kubectl: Kubectl, namespace:
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "unknown scheme": ({"modelName": "m", "source": {"uri": "ftp://host/x"}}, "known scheme"),
     "no scheme": ({"modelName": "m", "source": {"uri": "org/name"}}, "known scheme"),
+    "space at the end": ({"modelName": "m", "source": {"uri": "s3://bucket/x "}}, "known scheme"),
     "space in the uri": ({"modelName": "m", "source": {"uri": "hf://org/na me"}}, "known scheme"),
     "lora without source": ({**LORA}, "a lora needs source.uri"),
     "lora without base": (

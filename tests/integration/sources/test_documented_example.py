@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from agent.fetching import TransferFetcher
 from agent.store import Store
@@ -97,6 +98,6 @@ def test_the_example_of_the_page(installed: None, server: Origin, tmp_path: Path
 def test_the_uri_of_the_page_is_one_that_the_api_accepts() -> None:
     """The CRD's own pattern (see `modelcache.api.spec`) lets schemes through that begin with `x-`."""
     (uri,) = re.findall(r"uri: (x-\S+)", PAGE.read_text())
-    definition = (PAGE.parents[1] / "manifests" / "crd" / "dynamomodels.nvidia.com.yaml").read_text()
-    (rule,) = re.findall(r"self\.matches\(.(\^\(hf\|[^'\"]+\$)", definition)
+    schema = json.dumps(yaml.safe_load((PAGE.parents[1] / "manifests/crd/dynamomodels.nvidia.com.yaml").read_text()))
+    (rule,) = re.findall(r"self\.matches\('(\^\(+hf\|[^']+)'\)", schema)
     assert re.search(rule, uri)

@@ -89,7 +89,7 @@ def test_a_listing_becomes_a_manifest() -> None:
 def test_a_hostile_listing_is_refused_with_its_reason(paths: list[str], said: str) -> None:
     found = ask(lambda uri, revision: listing(*paths))
     assert isinstance(found, Failure)
-    assert found.reason == "UnsafeListing"
+    assert found.reason == "Unsupported"
     assert said in found.message
     assert not found.retryable
 

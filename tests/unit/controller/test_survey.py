@@ -91,8 +91,9 @@ def test_the_answer_of_a_node_is_checked_like_every_listing() -> None:
     assert found.manifest.files == (ManifestFile(path="a", size=1),)
     climbing = Answer(Resolution("file:///models/llama", "r" * 64, (SourceFile("../a", 1),)))
     assert outcome_of(REQUEST, climbing.encode()) == Failure(
-        "UnsafeListing",
-        "Nothing was downloaded: file:///models/llama lists the file '../a', which contains the path segment '..'.",
+        "Unsupported",
+        "Nothing was downloaded: file:///models/llama lists the file '../a', which contains the path segment '..'; correct "
+        "that at the source, or leave it out with spec.source.exclude.",
     )
     refused = Answer(refused=Refused("NotFound", "It is not there.\nReally."))
     failure = outcome_of(REQUEST, refused.encode())
@@ -102,7 +103,7 @@ def test_the_answer_of_a_node_is_checked_like_every_listing() -> None:
     for nonsense in (b"", b"{}", b"[]", b"\xff", b'{"refused":{"reason":"bad reason","message":"x"}}'):
         failure = outcome_of(REQUEST, nonsense)
         assert isinstance(failure, Failure)
-        assert failure.reason in ("MalformedListing", "ResolveError")
+        assert failure.reason in ("Unsupported", "ResolveError")
 
 
 def test_a_claim_is_one_of_the_namespace() -> None:

@@ -121,3 +121,9 @@ def test_the_next_address_is_tried_where_one_refuses() -> None:
         connect(("models.example", port), 60, resolve=answers("127.0.0.1"))
     with pytest.raises(OSError, match="stands for no address"):
         connect(("models.example", port), 60, resolve=answers())
+
+
+@pytest.mark.parametrize("name", ["a..b", f"{'a' * 64}.example", ".example"])
+def test_a_name_that_cannot_be_one_is_a_host_that_cannot_be_reached(name: str) -> None:
+    with pytest.raises(OSError, match="no name"):
+        check_name(name, 80)

@@ -471,6 +471,7 @@ def test_a_cdn_that_never_accepts_is_final(fetching: Make, cdn: Origin) -> None:
     [
         ("file:///etc/passwd", "'file'"),
         ("ftp://host/x", "'ftp'"),
+        ("http://[::1/x", "an address that is none"),
         ("/a", "more than 5 redirects"),
         ("http://169.254.169.254/latest/meta-data/", "is told about itself"),
         ("https://[::ffff:a9fe:a9fe]/", "is told about itself"),

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import NewType
 
@@ -240,23 +241,32 @@ def _entry_problem(file: ManifestFile) -> str | None:
     return None
 
 
+def _folded(path: str) -> str:
+    """Equal for paths that a file system may take for one: canonical caseless matching (Unicode 3.13, D145)."""
+    if path.isascii():
+        return path.lower()
+    return unicodedata.normalize("NFD", unicodedata.normalize("NFD", path).casefold())
+
+
 def _collision(files: tuple[ManifestFile, ...]) -> str | None:
     """Two entries that cannot both exist: the same path, paths equal but for case, or a file that is also a directory.
 
-    Paths that differ only in case are refused because a cache root on a case-insensitive file system (casefolded ext4,
-    an NFS export from such a system) would silently keep only one of them.
+    Paths that differ only in case, or in Unicode's ways to compose a letter, are refused because a cache root on a file system
+    that takes them for one (casefolded ext4, an NFS export from such a system) would silently keep only one of them.
     """
     seen: dict[str, str] = {}
     for file in files:
-        folded = file.path.casefold()
+        folded = _folded(file.path)
         other = seen.get(folded)
         if other == file.path:
             return f"lists the file {_shown(file.path)} twice"
-        if other is not None:
+        if other is not None and other.casefold() == file.path.casefold():
             return f"lists {_shown(other)} and {_shown(file.path)}, which differ only in case"
+        if other is not None:
+            return f"lists {ascii(other)[:200]} and {ascii(file.path)[:200]}, which differ only in how letters are composed"
         seen[folded] = file.path
     for file in files:
-        parent = file.path.casefold()
+        parent = _folded(file.path)
         while "/" in parent:
             parent = parent.rpartition("/")[0]
             if parent in seen:

@@ -20,6 +20,7 @@ Links may lead elsewhere, but not out of what may be read: that is looked at her
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -41,6 +42,7 @@ from modelcache.sources.errors import (
     Unsupported,
 )
 from modelcache.sources.listing import resolution_of
+from modelcache.sources.select import excluded_below, selected
 from modelcache.sources.sums import FILE_NAME, LARGEST, parse_sums
 from modelcache.sources.uri import SourceURI
 
@@ -71,7 +73,10 @@ class FileSource:
     ) -> Resolution:
         """List the directory as this node sees it. See `modelcache.sources.base.Source`."""
         place = self._place(uri)
-        listed = _listed(uri, place) if place.path.is_dir() else [_single(uri, place)]
+        with _translated(uri, place.path):
+            _check_inside(uri, place, place.path)
+            folder = stat.S_ISDIR(place.path.stat().st_mode)
+        listed = _listed(uri, place, include, exclude) if folder else [_single(uri, place)]
         return resolution_of(uri, revision, listed, include, exclude)
 
     def locate(self, uri: SourceURI, revision: str, file: SourceFile, credential: Credential | None) -> Location:
@@ -128,12 +133,16 @@ def _single(uri: SourceURI, place: Directory) -> SourceFile:
         return SourceFile(path=place.path.name, size=found.st_size, etag=version_of(found), locator=SINGLE)
 
 
-def _listed(uri: SourceURI, place: Directory) -> list[SourceFile]:
+def _listed(uri: SourceURI, place: Directory, include: Sequence[str], exclude: Sequence[str]) -> list[SourceFile]:
+    """All files. Those that are not wanted are not looked at, so that nothing can be wrong with them: their size is 0."""
     files: dict[str, SourceFile] = {}
-    for path in _walk(uri, place, place.path):
+    for path in _walk(uri, place, exclude):
         name = str(path.relative_to(place.path))
         if len(files) >= MAX_ENTRIES:
             raise MalformedListing(f"{uri} has more than {MAX_ENTRIES} files: this is no model.")
+        if name != FILE_NAME and not selected(name, include, exclude):
+            files[name] = SourceFile(path=name, size=0)
+            continue
         try:
             name.encode()
         except UnicodeEncodeError:
@@ -143,11 +152,11 @@ def _listed(uri: SourceURI, place: Directory) -> list[SourceFile]:
         files[name] = SourceFile(path=name, size=found.st_size, etag=version_of(found))
     if FILE_NAME not in files:
         return list(files.values())
-    sums = _sums(uri, place.path / FILE_NAME)
-    absent = next((path for path in sums if path not in files), None)
+    sums = _sums(uri, place)
+    absent = next((path for path in sums if path not in files and selected(path, include, exclude)), None)
     if absent is not None:
         raise NotFound(
-            f"{uri}: {FILE_NAME} lists {absent[:200]!r}, which is not there; put it there, or correct the list."
+            f"{uri}: {FILE_NAME} lists {ascii(absent)[:200]}, which is not there; put it there, or correct the list."
         )
     # A digest says all; when the file was written does not matter then, and differs between copies on several nodes.
     return [
@@ -156,42 +165,53 @@ def _listed(uri: SourceURI, place: Directory) -> list[SourceFile]:
     ]
 
 
-def _walk(uri: SourceURI, place: Directory, directory: Path) -> Iterator[Path]:
-    """All files below `directory`, in no order. Links to directories are not followed: they may lead round in circles."""
-    with _translated(uri, directory):
-        entries = sorted(os.scandir(directory), key=lambda entry: entry.name)
-    for entry in entries:
-        path = directory / entry.name
-        with _translated(uri, path):
-            if entry.is_dir(follow_symlinks=False):
-                below = True
-            elif entry.is_dir():
-                raise Unsupported(f"{uri}: {path} is a link to a directory, which is not followed: put a copy there.")
-            else:
-                below = False
-        if below:
-            yield from _walk(uri, place, path)
-        else:
+def _walk(uri: SourceURI, place: Directory, exclude: Sequence[str]) -> Iterator[Path]:
+    """All files, in no order. Links to directories are not followed: they may lead round in circles."""
+    directories = [place.path]
+    while directories:
+        directory = directories.pop()
+        with _translated(uri, directory):
+            entries = sorted(os.scandir(directory), key=lambda entry: entry.name)
+        for entry in entries:
+            path = directory / entry.name
+            name = str(path.relative_to(place.path))
+            with _translated(uri, path):
+                if entry.is_dir(follow_symlinks=False):
+                    if not excluded_below(name, exclude):
+                        directories.append(path)
+                    continue
+                if entry.is_symlink() and selected(name, (), exclude) and entry.is_dir():
+                    if excluded_below(name, exclude):
+                        continue
+                    _check_inside(uri, place, path)
+                    raise Unsupported(
+                        f"{uri}: {path} is a link to a directory, which is not followed: put a copy there, or leave it out "
+                        f"with spec.source.exclude."
+                    )
             yield path
+
+
+def _check_inside(uri: SourceURI, place: Directory, path: Path) -> Path:
+    """Where `path` leads, whether that is there or not. Raises UnsafePath if that is not below `place.within`."""
+    real = path.resolve()
+    if not real.is_relative_to(place.within.resolve()):
+        raise UnsafePath(f"{uri}: {path} leads outside of what may be read ({place.within}): put a copy there.")
+    return real
 
 
 def _stat_inside(uri: SourceURI, place: Directory, path: Path) -> os.stat_result:
     """The properties of a regular file below `place.within`, whichever links lead there. Raises SourceError and OSError."""
-    real = path.resolve(strict=True)
-    if not real.is_relative_to(place.within.resolve()):
-        raise UnsafePath(
-            f"{uri}: {path} leads to {real}, outside of what may be read ({place.within}): put a copy there."
-        )
-    found = real.stat()
+    found = _check_inside(uri, place, path).stat()
     if not stat.S_ISREG(found.st_mode):
-        raise Unsupported(f"{uri}: {path} is neither a file nor a directory: remove it.")
+        raise Unsupported(f"{uri}: {path} is neither a file nor a directory: remove it, or leave it out with exclude.")
     return found
 
 
-def _sums(uri: SourceURI, path: Path) -> dict[str, str]:
+def _sums(uri: SourceURI, place: Directory) -> dict[str, str]:
     """What SHA256SUMS says, and its own digest."""
+    path = place.path / FILE_NAME
     with _translated(uri, path):
-        data = path.read_bytes() if path.stat().st_size <= LARGEST else None
+        data = path.read_bytes() if _stat_inside(uri, place, path).st_size <= LARGEST else None
     if data is None:
         raise MalformedListing(f"{path} has more than {LARGEST} bytes: it is no list of files.")
     return {**parse_sums(data, str(path)), FILE_NAME: hashlib.sha256(data).hexdigest()}
@@ -205,7 +225,7 @@ def _translated(uri: SourceURI, path: Path) -> Iterator[None]:
     except OSError as error:
         raise _explained(uri, path, error) from None
     except (RuntimeError, ValueError) as error:  # links that lead round in a circle; a NUL in the path
-        raise UnsafePath(f"{uri}: {str(path)!a} cannot be followed: {error}; put a file there.") from None
+        raise UnsafePath(f"{uri}: {ascii(str(path))[:300]} cannot be followed: {error}; put a file there.") from None
 
 
 def _explained(uri: SourceURI, path: Path, error: OSError) -> SourceError:
@@ -213,4 +233,6 @@ def _explained(uri: SourceURI, path: Path, error: OSError) -> SourceError:
         return NotFound(f"{uri}: {path} does not exist on this node; put it there, or correct the address.")
     if isinstance(error, PermissionError):
         return Unauthorized(f"{uri}: {path} may not be read by the agent; correct its owner or mode.")
+    if error.errno in (errno.ELOOP, errno.ENAMETOOLONG):
+        return UnsafePath(f"{uri}: {str(path)[:300]} cannot be opened ({error.strerror}): use other names or links.")
     return Unreachable(f"{uri}: {path}: {error.strerror}; check the file system on this node.")

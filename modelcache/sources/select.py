@@ -16,5 +16,10 @@ def selected(path: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
     return not any(_matches(path, pattern) for pattern in exclude)
 
 
+def excluded_below(folder: str, exclude: Sequence[str]) -> bool:
+    """Whether a pattern leaves out everything below `folder`, so that there is no need to look into it."""
+    return any(_matches(f"{folder}/", pattern) for pattern in exclude if pattern.endswith(("/", "*")))
+
+
 def _matches(path: str, pattern: str) -> bool:
     return fnmatchcase(path, f"{pattern}*" if pattern.endswith("/") else pattern)

@@ -23,7 +23,7 @@ def parse_sums(data: bytes, where: str) -> dict[str, str]:
     Raises MalformedListing for anything else than such lines, and for a path with two digests; UnsafePath for an escaped one.
     """
     try:
-        text = data.decode()
+        text = data.decode("utf-8-sig")  # as PowerShell writes it
     except UnicodeDecodeError:
         raise MalformedListing(f"{where} is not text: write it with sha256sum.") from None
     sums: dict[str, str] = {}
@@ -35,7 +35,9 @@ def parse_sums(data: bytes, where: str) -> dict[str, str]:
             raise UnsafePath(f"{where}, line {number}: the file's name contains a line break or backslash; rename it.")
         match = _LINE.fullmatch(line)
         if match is None:
-            raise MalformedListing(f"{where}, line {number}, is not '<sha256>  <path>': write it with sha256sum.")
+            raise MalformedListing(
+                f"{where}, line {number}, is not '<sha256>  <path>': write it with sha256sum, without --tag."
+            )
         path, digest = match[2].removeprefix("./"), match[1].lower()
         if sums.setdefault(path, digest) != digest:
             raise MalformedListing(f"{where} has two digests of {path[:200]!r}: write it again with sha256sum.")

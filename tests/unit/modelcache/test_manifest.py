@@ -59,6 +59,8 @@ def test_ordinary_paths_are_taken(path: str) -> None:
     [
         (("README.md", "readme.md"), "differ only in case"),
         (("a/Model", "A/model"), "differ only in case"),
+        (("\u00e9", "e\u0301"), r"'\\xe9', which differ only in how letters are composed"),
+        (("\u00c9", "e\u0301/x"), "both as a file and as the directory"),
         (("a", "a"), "twice"),
         (("a", "a/b"), "both as a file and as the directory"),
         (("x/y/z", "X/Y"), "both as a file and as the directory"),

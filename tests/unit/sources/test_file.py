@@ -30,9 +30,11 @@ def root(tmp_path: Path) -> Path:
     return directory
 
 
-def resolve(root: Path, below: str = "llama", *include: str, revision: str | None = None) -> Resolution:
+def resolve(
+    root: Path, below: str = "llama", *include: str, revision: str | None = None, exclude: tuple[str, ...] = ()
+) -> Resolution:
     source = FileSource({"MODELCACHE_FILE_ROOTS": f"/nowhere:{root}"})
-    return source.resolve(parse_uri(f"file://{root}/{below}"), revision, None, include, ())
+    return source.resolve(parse_uri(f"file://{root}/{below}"), revision, None, include, exclude)
 
 
 def test_a_directory_is_listed_with_sizes_and_times(root: Path) -> None:
@@ -103,6 +105,40 @@ def test_what_is_no_file_is_named(root: Path, kind: str) -> None:
             (root / "llama" / os.fsdecode(b"odd\xff")).touch()
     with pytest.raises(errors.SourceError, match="odd"):
         resolve(root)
+    assert [file.path for file in resolve(root, exclude=("odd*",)).files] == ["empty", "sub dir/ünï"]
+
+
+def test_what_is_left_out_is_not_looked_at(root: Path) -> None:
+    (root / "llama" / "old").symlink_to(root / "llama-2")
+    (root / "llama" / "SHA256SUMS").write_text(f"{SHA}  sub dir/ünï\n{SHA}  old/absent\n")
+    found = resolve(root, exclude=("old/", "SHA*"))
+    assert [(file.path, file.sha256) for file in found.files] == [("empty", None), ("sub dir/ünï", SHA)]
+    with pytest.raises(errors.NotFound, match="3 files"):
+        resolve(root, "llama", "*.bin", exclude=("old/", "SHA*"))
+
+
+@pytest.mark.parametrize("below", ["out", "out/secret", "out/absent", "out/sub/absent"])
+def test_nothing_is_told_about_what_lies_outside(root: Path, tmp_path: Path, below: str) -> None:
+    (tmp_path / "private" / "sub").mkdir(parents=True)
+    (tmp_path / "private" / "secret").touch()
+    (root / "out").symlink_to("../private")
+    with pytest.raises(errors.UnsafePath) as caught:
+        resolve(root, below)
+    assert caught.value.message.startswith(f"file://{root}/{below}: {root}/{below} leads outside of what may be read")
+
+
+def test_names_that_no_file_system_takes(root: Path) -> None:
+    with pytest.raises(errors.Unsupported, match="File name too long"):
+        resolve(root, "n" * 300)
+
+
+def test_a_deep_directory_is_listed(root: Path) -> None:
+    deep = "/".join(["d"] * 1500)
+    for depth in range(0, len(deep) + 2, 2):
+        (root / "deep" / deep[:depth]).mkdir()
+    (root / "deep" / deep / "file").touch()
+    (file,) = resolve(root, "deep").files
+    assert file.path == f"{deep}/file", "it is the manifest that refuses it"
 
 
 def test_nothing_is_allowed_by_default(root: Path) -> None:

@@ -4,7 +4,7 @@ from huggingface_hub.utils import filter_repo_objects
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelcache.sources.select import selected
+from modelcache.sources.select import excluded_below, selected
 
 PATHS = ["model.safetensors", "a/b.json", "a/b/c.bin", "README.md", ".gitattributes", "A/b.json", "a"]
 PATTERNS = st.sampled_from(
@@ -36,3 +36,16 @@ def test_exclude_wins() -> None:
 @given(st.lists(PATTERNS, min_size=1, max_size=3), st.lists(PATTERNS, max_size=3))
 def test_agrees_with_huggingface_hub(include: list[str], exclude: list[str]) -> None:
     assert chosen(include, exclude) == list(filter_repo_objects(PATHS, allow_patterns=include, ignore_patterns=exclude))
+
+
+@given(st.sampled_from(["a", "a/b", "A", "b"]), st.lists(PATTERNS | st.sampled_from(["a?", "*/", "[a*"]), max_size=3))
+def test_what_is_left_out_below_a_folder_is_left_out_everywhere_below(folder: str, exclude: list[str]) -> None:
+    below = [f"{folder}/{path}" for path in PATHS]
+    if excluded_below(folder, exclude):
+        assert not any(selected(path, [], exclude) for path in below)
+
+
+def test_a_folder_is_left_out_by_its_pattern() -> None:
+    assert excluded_below("a/b", ["a/"])
+    assert excluded_below("a", ["x", "a/*"])
+    assert not excluded_below("a", ["a", "a?", "*.bin", "b/*"])

@@ -8,6 +8,8 @@ looked at the address that is connected to, not at a name beforehand: a name may
 Loopback is not refused: mirrors on the node itself are usual, and they give away nothing that has no password. Neither are
 private networks, where most sources are; NetworkPolicies say what may be reached there.
 
+boto3 looks names up by itself: its connections are asked whom they have reached (`modelcache.sources.s3_connections`).
+
 What does not ask through here: the credential chain of boto3, which has to reach these very addresses for the machine's own
 identity; proxies, which the administrator names (a name that is looked up by a proxy is the proxy's to judge); `hf_xet`, which
 talks to hosts that the hub names.

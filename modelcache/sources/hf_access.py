@@ -5,14 +5,14 @@ No network here, and no `huggingface_hub`. What the environment decides is descr
 
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import msgspec
 
 from modelcache.sources.base import Credential
 from modelcache.sources.errors import Unauthorized, UnsafePath, Unsupported
 from modelcache.sources.tls import CA_KEY
-from modelcache.sources.uri import SourceURI
+from modelcache.sources.uri import SourceURI, is_endpoint
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
 
@@ -64,12 +64,7 @@ def file_url(endpoint: str, uri: SourceURI, revision: str, path: str) -> str:
 
 def _endpoint_from(environ: Mapping[str, str]) -> str:
     endpoint = environ.get("HF_ENDPOINT", "").strip() or DEFAULT_ENDPOINT
-    try:
-        parts = urlsplit(endpoint)
-        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
-    except ValueError:
-        raise Unsupported("HF_ENDPOINT is not an address: set it to http(s)://host[:port].") from None
-    if not valid or any(mark in endpoint for mark in "@?#"):
+    if not is_endpoint(endpoint):
         # It is not repeated: somebody may have put a password into it.
         raise Unsupported("HF_ENDPOINT must be http(s)://host[:port][/path], without user, password or query.")
     return endpoint.rstrip("/")

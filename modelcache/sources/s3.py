@@ -96,7 +96,9 @@ class S3Source:
         with self._lock:
             client = self._clients.get((access, uri))
             if client is None:
-                client = self._clients[access, uri] = S3Client(access, uri, self._environ, timeout=self._timeout)
+                client = self._clients[access, uri] = S3Client(
+                    access, uri, self._environ, timeout=self._timeout, clock=self._clock
+                )
             return client
 
 

@@ -6,15 +6,16 @@ could name an endpoint of his own and have it asked with the installation's iden
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Literal, cast
-from urllib.parse import urlsplit
 
 import msgspec
 
 from modelcache.sources.base import Credential
 from modelcache.sources.errors import Unauthorized, Unsupported
 from modelcache.sources.tls import CA_KEY
+from modelcache.sources.uri import is_endpoint
 
 SECRET_KEYS = (
     "AWS_ACCESS_KEY_ID",
@@ -32,6 +33,8 @@ SECRET_KEYS = (
 
 Style = Literal["auto", "path", "virtual"]
 _STYLES = ("auto", "path", "virtual")
+_REGION = re.compile(r"(?![0-9]+$)[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
+"""A part of a host's name, which is what becomes of it."""
 _YES, _NO = ("1", "true", "yes"), ("", "0", "false", "no")
 
 
@@ -63,8 +66,8 @@ def access_from(environ: Mapping[str, str], credential: Credential | None) -> Ac
     origin = "the environment" if credential is None else "spec.source.secretRef"
     values = {key: value.strip() for key, value in (environ if credential is None else credential.values).items()}
     endpoint = values.get("AWS_ENDPOINT_URL_S3") or values.get("AWS_ENDPOINT_URL") or None
-    if endpoint is not None:
-        _check_endpoint(endpoint, origin)
+    region = values.get("AWS_REGION") or values.get("AWS_DEFAULT_REGION") or None
+    _check_settings(endpoint, region, origin)
     style = values.get("AWS_S3_ADDRESSING_STYLE", "").lower() or ("path" if endpoint else "auto")
     if style not in _STYLES:
         raise Unsupported(f"AWS_S3_ADDRESSING_STYLE in {origin} must be one of {', '.join(_STYLES)}.")
@@ -80,9 +83,10 @@ def access_from(environ: Mapping[str, str], credential: Credential | None) -> Ac
                 f"The Secret of {origin} has {_named(sorted(values))}: it needs AWS_ACCESS_KEY_ID and "
                 f"AWS_SECRET_ACCESS_KEY, or AWS_NO_SIGN_REQUEST=true for a public bucket, and no secretRef.key."
             )
+        _check_credential(origin, AWS_ACCESS_KEY_ID=key_id, AWS_SECRET_ACCESS_KEY=secret, AWS_SESSION_TOKEN=token)
     return Access(
         endpoint=endpoint.rstrip("/") if endpoint else None,
-        region=values.get("AWS_REGION") or values.get("AWS_DEFAULT_REGION") or None,
+        region=region,
         style=cast(Style, style),
         anonymous=unsigned in _YES,
         key_id=key_id,
@@ -93,15 +97,21 @@ def access_from(environ: Mapping[str, str], credential: Credential | None) -> Ac
     )
 
 
-def _check_endpoint(endpoint: str, origin: str) -> None:
-    try:
-        parts = urlsplit(endpoint)
-        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
-    except ValueError:
-        valid = False
-    if not valid or any(mark in endpoint for mark in "@?#"):
+def _check_settings(endpoint: str | None, region: str | None, origin: str) -> None:
+    if endpoint is not None and not is_endpoint(endpoint):
         # It is not repeated: somebody may have put a password into it.
         raise Unsupported(f"AWS_ENDPOINT_URL in {origin} must be http(s)://host[:port], without user or query.")
+    if region is not None and not _REGION.fullmatch(region):
+        raise Unsupported(f"AWS_REGION in {origin} cannot be the name of a region: write it as in eu-west-1.")
+
+
+def _check_credential(origin: str, **values: str | None) -> None:
+    """They become part of a header: what must not be in one would look like a server that cannot be reached."""
+    for name, value in values.items():
+        if value is not None and not (value.isascii() and value.isprintable() and " " not in value):
+            raise Unauthorized(
+                f"{name} in {origin} contains blanks, control characters or letters beyond ASCII: store it alone."
+            )
 
 
 def _named(keys: list[str]) -> str:

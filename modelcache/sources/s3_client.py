@@ -9,10 +9,11 @@ from __future__ import annotations
 import base64
 import binascii
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import cache
+from itertools import repeat
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -22,15 +23,16 @@ import botocore.session
 import msgspec
 from botocore import UNSIGNED
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 from botocore.parsers import ResponseParserError
 
 from modelcache.checksums import Checksum
 from modelcache.sources import destinations
 from modelcache.sources.base import SourceFile
-from modelcache.sources.errors import MalformedListing, NotFound, SourceChanged, Unsupported
+from modelcache.sources.errors import MalformedListing, NotFound, SourceChanged, SourceError, Unreachable, Unsupported
 from modelcache.sources.s3 import locator_of
 from modelcache.sources.s3_access import Access
+from modelcache.sources.s3_connections import guard
 from modelcache.sources.s3_refusal import Asked, explain
 from modelcache.sources.select import selected
 from modelcache.sources.tls import BundleFile, ca_bundle
@@ -47,6 +49,10 @@ _CONNECT_TIMEOUT = 10.0
 _DEFAULT_REGION = "us-east-1"
 _CHECKSUMS = ("SHA256", "CRC64NVME", "CRC32C", "CRC32", "SHA1")
 """In the order of preference; S3 keeps one for each object."""
+_ARCHIVED = frozenset({"GLACIER", "DEEP_ARCHIVE", "ARCHIVE_ACCESS", "DEEP_ARCHIVE_ACCESS"})
+"""Classes of storage, and tiers of Intelligent-Tiering, that answer GetObject with InvalidObjectState."""
+_DEADLINE = 600.0
+"""Seconds for all requests of one listing."""
 
 
 @cache
@@ -58,12 +64,21 @@ def _models() -> Any:
 class S3Client:
     """The questions about one bucket, as one identity."""
 
-    def __init__(self, access: Access, uri: SourceURI, environ: Mapping[str, str], *, timeout: float) -> None:
+    def __init__(
+        self,
+        access: Access,
+        uri: SourceURI,
+        environ: Mapping[str, str],
+        *,
+        timeout: float,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         """Find credential and region. Raises SourceError."""
         self.access = access
         self._uri = uri
         self._bucket = uri.authority
         self._timeout = timeout
+        self._clock = clock
         # Of these settings boto3 knows only one.
         self._bundle = ca_bundle(environ)
         self._authorities = BundleFile(access.authorities) if access.authorities is not None else None
@@ -82,18 +97,19 @@ class S3Client:
 
     def listed(self, include: Sequence[str], exclude: Sequence[str]) -> list[SourceFile]:
         """All files below the prefix, those that are wanted with checksums and versions. Raises SourceError."""
+        deadline = self._clock() + _DEADLINE
         prefix = f"{self._uri.path}/" if self._uri.path else ""
-        files, announced = self._folder(prefix)
+        files, announced = self._folder(prefix, deadline)
         if not files and prefix:
-            return [self._described(self._object(self._uri.path))]
+            return [self._described(self._object(self._uri.path), deadline)]
         wanted = [file for file in files if selected(file.path, include, exclude)]
         if len(wanted) > MAX_HEADS:
             return files
         first, rest = sample(wanted, announced)
         with ThreadPoolExecutor(_HEAD_THREADS, thread_name_prefix="head") as pool:
-            described = dict(zip(first, pool.map(self._described, first.values()), strict=True))
+            described = dict(zip(first, pool.map(self._described, first.values(), repeat(deadline)), strict=True))
             if any(file.sha256 or file.checksum or file.locator for file in described.values()):
-                described.update(zip(rest, pool.map(self._described, rest.values()), strict=True))
+                described.update(zip(rest, pool.map(self._described, rest.values(), repeat(deadline)), strict=True))
         return [described.get(file.path, file) for file in files]
 
     def signed_url(self, key: str, version: str | None, seconds: int) -> str:
@@ -130,6 +146,7 @@ class S3Client:
         client = session.client("s3", endpoint_url=self.access.endpoint, config=config, verify=self._bundle)
         # Of this client alone: what finds credentials has others, and has to ask the machine for its own.
         client.meta.events.register("before-send.s3", _check_destination)
+        guard(client)
         return client
 
     def _move_to_its_region(self, session: Any) -> None:
@@ -143,11 +160,11 @@ class S3Client:
         if region and region != self._s3.meta.region_name:
             self._s3 = self._make(session, region)
 
-    def _folder(self, prefix: str) -> tuple[list[SourceFile], set[str]]:
+    def _folder(self, prefix: str, deadline: float) -> tuple[list[SourceFile], set[str]]:
         """The files below the prefix, and the paths of those for which the listing announces a checksum."""
         files: list[SourceFile] = []
         announced: set[str] = set()
-        for number, entry in enumerate(self._entries(prefix)):
+        for number, entry in enumerate(self._entries(prefix, deadline)):
             if number >= MAX_OBJECTS:
                 raise MalformedListing(f"{self._uri} lists more than {MAX_OBJECTS} objects: this is no model.")
             key, size = entry.get("Key"), entry.get("Size")
@@ -157,13 +174,15 @@ class S3Client:
             if size == 0 and (not path or path.endswith("/")):
                 continue
             files.append(SourceFile(path=path, size=size, etag=entry.get("ETag")))
-            if entry.get("ChecksumAlgorithm"):
+            # Of what is archived, a question tells whether it can be read for the time being.
+            if entry.get("ChecksumAlgorithm") or entry.get("StorageClass") in _ARCHIVED:
                 announced.add(path)
         return files, announced
 
-    def _entries(self, prefix: str) -> Iterator[Mapping[str, Any]]:
+    def _entries(self, prefix: str, deadline: float) -> Iterator[Mapping[str, Any]]:
         token: str | None = None
         while True:
+            self._check_time(deadline)
             more = {"ContinuationToken": token} if token else {}
             with self._translated():
                 page = self._s3.list_objects_v2(Bucket=self._bucket, Prefix=prefix, **more)
@@ -191,8 +210,9 @@ class S3Client:
             locator=locator_of(key, None),
         )
 
-    def _described(self, file: SourceFile) -> SourceFile:
+    def _described(self, file: SourceFile, deadline: float) -> SourceFile:
         """With what HeadObject says about checksums and versions. Raises SourceChanged when it is another object by now."""
+        self._check_time(deadline)
         single = file.locator is not None
         key = self._uri.path if single else f"{self._uri.path}/{file.path}" if self._uri.path else file.path
         head = self._head(key)
@@ -200,6 +220,7 @@ class S3Client:
             raise SourceChanged(
                 f"{self._uri}: {file.path} was changed while the folder was listed; it is listed again."
             )
+        self._check_at_hand(file.path, head)
         version = head.get("VersionId")
         checksum = self._checksum(key, file.size, head)
         whole = checksum is not None and checksum.algorithm == "sha256" and not checksum.part_bytes
@@ -209,6 +230,22 @@ class S3Client:
             checksum=str(checksum) if checksum is not None and not whole else None,
             locator=locator_of(key if single else None, version if version != "null" else None),
         )
+
+    def _check_time(self, deadline: float) -> None:
+        if self._clock() > deadline:
+            raise Unreachable(
+                f"{self.endpoint} has not finished listing {self._uri} after {_DEADLINE:.0f} s; it is asked again by itself."
+            )
+
+    def _check_at_hand(self, path: str, head: Mapping[str, Any]) -> None:
+        """Raises Unsupported for an object that is in an archive and was not restored from there."""
+        archive = head.get("ArchiveStatus") or head.get("StorageClass")
+        restored = 'ongoing-request="false"' in str(head.get("Restore", ""))
+        if archive in _ARCHIVED and not restored:
+            raise Unsupported(
+                f"{self._uri}: {path[:200]!r} is archived ({archive}): restore it in S3, or leave it out with "
+                f"spec.source.exclude."
+            )
 
     def _head(self, key: str, **more: Any) -> Mapping[str, Any]:
         try:
@@ -266,6 +303,9 @@ class S3Client:
                     f"{self._uri}: {self.endpoint} says that the bucket is elsewhere but not where; set AWS_REGION."
                 ) from None
             asked = Asked(access=self.access, uri=self._uri, signed=self._signed, endpoint=self.endpoint)
+            refused = error.kwargs.get("error") if isinstance(error, HTTPClientError) else None
+            if isinstance(refused, SourceError):  # by a connection, see modelcache.sources.s3_connections
+                raise refused from None
             # Without its cause, whose text is the server's.
             raise explain(error, asked, time.time()) from None
 
@@ -273,7 +313,7 @@ class S3Client:
 def _check_destination(request: Any, **_: Any) -> None:
     """Each request, redirects included, before it is sent. Raises Unsupported; see `modelcache.sources.destinations`.
 
-    botocore looks the name up once more. What a server that is no S3 answers is nowhere shown.
+    Here also for what a proxy is asked for, and without the tries again that botocore makes when connecting fails.
     """
     parts = urlsplit(request.url)
     destinations.check_host(parts.hostname or "")

@@ -69,7 +69,7 @@ def explain(error: Exception, asked: Asked, now: float) -> SourceError:
         return MalformedListing(f"{where} does not answer as S3 does ({uri}): check AWS_ENDPOINT_URL.")
     if isinstance(error, boto.ParamValidationError):
         return InvalidURI(f"{uri} is no place that S3 could have: write s3://bucket/prefix.")
-    if isinstance(error, boto.NoRegionError):
+    if isinstance(error, boto.NoRegionError | boto.InvalidRegionError):
         return Unsupported(f"{uri} is in no region that is known here: set AWS_REGION.")
     if isinstance(error, boto.BotoCoreError):
         # What is left has to do with finding a credential: profiles, SSO, metadata services, STS.
@@ -115,6 +115,12 @@ def _explain_answer(error: boto.ClientError, asked: Asked, now: float) -> Source
         return NotFound(f"{uri}: {where} has no such object; correct the address.")
     if code == "InvalidBucketName":
         return InvalidURI(f"{uri}: {uri.authority!r} cannot be the name of a bucket.")
+    if status == 400 and not code:
+        # To a HeadObject, whose answer has no body to say why.
+        return Unsupported(
+            f"{said} to a question about an object of {uri}: one that is encrypted with a customer's own key (SSE-C) cannot be "
+            f"read; leave it out with spec.source.exclude. If the credential is a session, it may have ended: renew it."
+        )
     return MalformedListing(f"{said} ({status}) for {uri}, which S3 does not: check AWS_ENDPOINT_URL.")
 
 

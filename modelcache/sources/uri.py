@@ -126,6 +126,28 @@ def check_revision(revision: str) -> str:
     return revision
 
 
+def is_host(host: str) -> bool:
+    """Whether `name`, `name:port` or `[IPv6]:port` could be asked for at all; what lies behind it nobody knows here."""
+    match = _HOST.fullmatch(host)
+    if match is None or not 0 < int(match[3] or 1) < 65536:
+        return False
+    name = match[1]
+    if not name.startswith("["):
+        return len(name) <= _HOST_MAX and all(0 < len(label) <= _LABEL_MAX for label in name.split("."))
+    try:
+        ipaddress.IPv6Address(name[1:-1])
+    except ValueError:
+        return False
+    return True
+
+
+def is_endpoint(text: str) -> bool:
+    """Whether `text` is `http(s)://host[:port][/path]`, without user, query or blanks."""
+    scheme, _, rest = text.partition("://")
+    host, _, path = rest.partition("/")
+    return scheme in ("http", "https") and is_host(host) and path.isprintable() and not set(path) & set("@?# ")
+
+
 def _parse_hf(text: str, rest: str) -> SourceURI:
     repository, mark, revision = _cut(rest, "@:")
     names = repository.split("/")
@@ -191,7 +213,7 @@ def _parse_bucket(text: str, rest: str) -> SourceURI:
 def _parse_http(text: str, rest: str) -> SourceURI:
     scheme = text.partition(":")[0].lower()
     host, _, path = rest.partition("/")
-    if not _is_host(host):
+    if not is_host(host):
         raise InvalidURI(f"{_shown(text)}: {host!r} cannot be a host: write {scheme}://host/path.")
     if "#" in path:
         raise InvalidURI(f"{_shown(text)}: remove the part from '#' on, it never reaches the server.")
@@ -201,21 +223,6 @@ def _parse_http(text: str, rest: str) -> SourceURI:
     # Of a web address the slash at its end is a part: it makes a folder of it.
     slash = "/" if name.endswith("/") else ""
     return SourceURI(scheme=scheme, authority=host.lower(), path=_plain_path(text, name) + slash + question + query)
-
-
-def _is_host(host: str) -> bool:
-    """Whether `name`, `name:port` or `[IPv6]:port` could be asked for at all; what lies behind it nobody knows here."""
-    match = _HOST.fullmatch(host)
-    if match is None or not 0 < int(match[3] or 1) < 65536:
-        return False
-    name = match[1]
-    if not name.startswith("["):
-        return len(name) <= _HOST_MAX and all(0 < len(label) <= _LABEL_MAX for label in name.split("."))
-    try:
-        ipaddress.IPv6Address(name[1:-1])
-    except ValueError:
-        return False
-    return True
 
 
 def _parse_file(text: str, rest: str) -> SourceURI:

@@ -106,6 +106,9 @@ class Listed:
     etag: str = '"00000000000000000000000000000000-2"'
     content: bytes = b""
     """What a GET of it gives, as a whole: it knows no ranges."""
+    storage_class: str = ""
+    restore: str = ""
+    """What a question about it says about its way back from an archive."""
 
 
 class OwnS3:
@@ -148,7 +151,7 @@ class OwnS3:
         token = f"<NextContinuationToken>{start + 1000}</NextContinuationToken>" if truncated else ""
         contents = "".join(
             f"<Contents><Key>{escape(urllib.parse.quote(one.key))}</Key><Size>{one.size}</Size>"
-            f"<ETag>{escape(one.etag)}</ETag></Contents>"
+            f"<ETag>{escape(one.etag)}</ETag><StorageClass>{one.storage_class}</StorageClass></Contents>"
             for one in part
         )
         return (
@@ -186,7 +189,9 @@ def _handler(own: OwnS3) -> type[http.server.BaseHTTPRequestHandler]:
                 return self._send(200, found.content, {"ETag": found.etag})
             if found is None:
                 return self._send(404, b"", {})
-            self._send(200, b"", {"ETag": found.etag, "Content-Length": str(found.size)})
+            more = {"x-amz-storage-class": found.storage_class, "x-amz-restore": found.restore}
+            more = {name: value for name, value in more.items() if value}
+            self._send(200, b"", {"ETag": found.etag, "Content-Length": str(found.size), **more})
             return None
 
         def _send(self, status: int, body: bytes, headers: dict[str, str]) -> None:

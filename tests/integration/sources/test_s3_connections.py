@@ -1,0 +1,104 @@
+"""`s3://`: who is really connected to, whatever a name has meant before."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import os
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from modelcache.sources import destinations, errors
+from modelcache.sources.base import Credential, Resolution
+from modelcache.sources.s3 import S3Source
+from modelcache.sources.uri import parse_uri
+from tests.support.connect_proxy import ConnectProxy
+from tests.support.nginx import AUTHORITY
+from tests.support.s3 import Listed, OwnS3
+
+NAME = "rebinding.example"
+OBJECT = Listed("m/a", 1, content=b"a")
+
+
+def name_means(monkeypatch: pytest.MonkeyPatch, when_asked: str, when_connected: str) -> None:
+    """NAME stands for one address when `destinations` asks, and for another one when anybody connects."""
+    real = socket.getaddrinfo
+
+    def answering(address: str) -> Callable[..., Any]:
+        return lambda host, *arguments, **options: real(address if host == NAME else host, *arguments, **options)
+
+    check = destinations.check_name
+    monkeypatch.setattr(destinations, "check_name", lambda host, port: check(host, port, answering(when_asked)))
+    monkeypatch.setattr(socket, "getaddrinfo", answering(when_connected))
+
+
+@pytest.fixture(autouse=True)
+def direct(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith("AWS_") or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    # In place of the link-local addresses, which nobody answers at here.
+    monkeypatch.setattr(destinations, "_FORBIDDEN", (ipaddress.ip_network("127.0.0.1/32"),))
+    # botocore tries again, after a pause.
+    monkeypatch.setattr("botocore.endpoint.time", SimpleNamespace(sleep=lambda seconds: None))
+
+
+@pytest.fixture
+def own() -> Iterator[Callable[..., OwnS3]]:
+    with contextlib.ExitStack() as stack:
+
+        def start(*objects: Listed, certificate: Path | None = None) -> OwnS3:
+            server = OwnS3(objects, certificate)
+            stack.callback(server.close)
+            return server
+
+        yield start
+
+
+def resolve(server: OwnS3) -> Resolution:
+    values = {**server.s3.secret_values, "AWS_ENDPOINT_URL": server.s3.url.replace("127.0.0.1", NAME)}
+    return S3Source({}).resolve(parse_uri("s3://bucket/m"), None, Credential(values), (), ())
+
+
+@pytest.mark.parametrize("certificate", [None, AUTHORITY])
+def test_a_name_that_changes_its_mind_before_the_connection_is_of_no_use(
+    own: Callable[..., OwnS3], monkeypatch: pytest.MonkeyPatch, certificate: Path | None
+) -> None:
+    server = own(OBJECT, certificate=certificate)
+    name_means(monkeypatch, "127.0.0.2", "127.0.0.1")
+    with pytest.raises(errors.Unsupported, match=f"{NAME} means 127.0.0.1"):
+        resolve(server)
+    assert server.requests == []
+
+
+def test_a_name_that_means_a_forbidden_address_is_not_connected_to(
+    own: Callable[..., OwnS3], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = own(OBJECT)
+    name_means(monkeypatch, "127.0.0.1", "127.0.0.2")
+    with pytest.raises(errors.Unsupported, match=f"{NAME} means 127.0.0.1"):
+        resolve(server)
+
+
+def test_other_addresses_are_connected_to(own: Callable[..., OwnS3], monkeypatch: pytest.MonkeyPatch) -> None:
+    server = own(OBJECT)
+    monkeypatch.setattr(destinations, "_FORBIDDEN", (ipaddress.ip_network("127.0.0.2/32"),))
+    name_means(monkeypatch, "127.0.0.1", "127.0.0.1")
+    assert [file.path for file in resolve(server).files] == ["a"]
+
+
+def test_whom_a_proxy_connects_to_is_for_the_proxy_to_judge(
+    own: Callable[..., OwnS3], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = own(OBJECT)
+    name_means(monkeypatch, "127.0.0.2", "127.0.0.1")
+    with ConnectProxy() as proxy:
+        monkeypatch.setenv("http_proxy", f"http://{proxy.netloc}")
+        with contextlib.suppress(errors.SourceError):  # this proxy forwards no HEAD
+            resolve(server)
+    assert server.requests[0] == "GET /bucket"

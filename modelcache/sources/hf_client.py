@@ -11,7 +11,7 @@ Answers are decoded strictly into the few fields that we use; what does not fit 
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from importlib import metadata
 from types import TracebackType
 from typing import Annotated, Self, TypeVar
@@ -28,6 +28,7 @@ from modelcache.sources.hf_access import Access, file_url
 from modelcache.sources.hf_refusal import Asked, explain
 from modelcache.sources.tls import tls_context
 from modelcache.sources.uri import SourceURI
+from modelcache.sources.web import MAX_REDIRECTS, REDIRECTS, guard, next_address, origin_of
 
 _CONNECT_TIMEOUT = 10.0
 _DEADLINE = 300.0
@@ -99,7 +100,7 @@ class HubClient:
             # What huggingface_hub does before each request (offline mode), with this source's own verification.
             hooks = get_session().event_hooks
             context = tls_context({}, access.authorities)
-            self._own = httpx2.Client(verify=context, event_hooks=hooks, follow_redirects=True)
+            self._own = httpx2.Client(verify=context, event_hooks=hooks)
 
     def __enter__(self) -> Self:
         return self
@@ -136,7 +137,13 @@ class HubClient:
         url = file_url(self._access.endpoint, self._uri, commit, path)
         with self._translated():
             # The redirect to the CDN is the permission; there is no need to follow it.
-            response = self._session.head(url, headers=self._headers, timeout=self._timeout, follow_redirects=False)
+            response = self._session.head(
+                url,
+                headers=self._headers,
+                timeout=self._timeout,
+                follow_redirects=False,
+                extensions={"trace": guard(url)},
+            )
             hf_raise_for_status(response)
 
     def _entries(self, commit: str) -> Iterator[msgspec.Raw]:
@@ -166,27 +173,42 @@ class HubClient:
 
     def _get(self, url: str) -> tuple[bytes, str | None]:
         """Return the body of the answer and the address of the next page, if there is one."""
-        body = bytearray()
-        with (
-            self._translated(),
-            self._session.stream("GET", url, headers=self._headers, timeout=self._timeout) as response,
-        ):
-            if response.status_code >= 400:
-                # Headers say it all, and an error's body may be as long as it likes.
-                response.close()
-            hf_raise_for_status(response)
-            for chunk in response.iter_bytes():
-                body += chunk
-                if len(body) > _LARGEST_ANSWER:
-                    raise MalformedListing(
-                        f"{self._access.endpoint} answers more than {_LARGEST_ANSWER} bytes to {url}."
-                    )
-                if self._clock() > self._deadline:
-                    raise Unreachable(
-                        f"{self._access.endpoint} has not finished listing {self._uri} after {_DEADLINE:.0f} s."
-                    )
-            link = response.links.get("next", {}).get("url")
-            return bytes(body), self._own_address(urljoin(str(response.url), link)) if link else None
+        body, target = bytearray(), url
+        for _ in range(MAX_REDIRECTS + 1):
+            with self._translated(), self._asking(target) as response:
+                if response.status_code in REDIRECTS:  # of a repository that was renamed
+                    target = next_address(target, response.headers.get("Location", ""), self._access.endpoint)
+                    continue
+                if response.status_code >= 400:
+                    # Headers say it all, and an error's body may be as long as it likes.
+                    response.close()
+                hf_raise_for_status(response)
+                for chunk in response.iter_bytes():
+                    body += chunk
+                    if len(body) > _LARGEST_ANSWER:
+                        raise MalformedListing(
+                            f"{self._access.endpoint} answers more than {_LARGEST_ANSWER} bytes to {url}."
+                        )
+                    if self._clock() > self._deadline:
+                        raise Unreachable(
+                            f"{self._access.endpoint} has not finished listing {self._uri} after {_DEADLINE:.0f} s."
+                        )
+                link = response.links.get("next", {}).get("url")
+                return bytes(body), self._own_address(urljoin(str(response.url), link)) if link else None
+        raise MalformedListing(
+            f"{self._access.endpoint} leads through more than {MAX_REDIRECTS} redirects to {self._uri}: check that HF_ENDPOINT "
+            f"names a hub."
+        )
+
+    def _asking(self, url: str) -> AbstractContextManager[httpx2.Response]:
+        """A request that follows no redirect, with the token for the endpoint's own origin alone."""
+        headers = dict(self._headers)
+        if origin_of(url) != origin_of(self._access.endpoint):
+            headers.pop("Authorization", None)
+        extensions = {"trace": guard(url)}
+        return self._session.stream(
+            "GET", url, headers=headers, timeout=self._timeout, follow_redirects=False, extensions=extensions
+        )
 
     def _own_address(self, link: str) -> str:
         """Return `link` at our endpoint. A mirror may pass on links that name the hub behind it; they get no token."""
@@ -212,6 +234,6 @@ class HubClient:
         """Turn what a request raises into one of our errors."""
         try:
             yield
-        except (httpx2.HTTPError, httpx2.InvalidURL, OfflineModeIsEnabled) as error:
+        except (httpx2.HTTPError, httpx2.InvalidURL, OfflineModeIsEnabled, UnicodeError) as error:
             # Without its cause, whose text is the server's.
             raise explain(error, self._asked, time.time()) from None

@@ -10,17 +10,15 @@ import contextlib
 import hashlib
 import re
 import time
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 from urllib.parse import urlsplit
 
 import httpx2
 
 from modelcache.manifest import path_problem
-from modelcache.sources import destinations
 from modelcache.sources.base import SourceFile
 from modelcache.sources.errors import (
     EmptyRepository,
@@ -39,8 +37,8 @@ from modelcache.sources.select import selected
 from modelcache.sources.sums import FILE_NAME, LARGEST, parse_sums
 from modelcache.sources.tls import CA_KEY, tls_context
 from modelcache.sources.uri import SourceURI
+from modelcache.sources.web import MAX_REDIRECTS, REDIRECTS, guard, next_address, origin_of
 
-MAX_REDIRECTS = 5
 _CONNECT_TIMEOUT = 10.0
 _DEADLINE = 600.0
 """Seconds for all requests of one client: 200,000 files of a server 50 ms away."""
@@ -157,14 +155,14 @@ class HttpClient:
     @contextlib.contextmanager
     def _get(self, url: str, *, first_byte: bool) -> Iterator[httpx2.Response]:
         """An answer with content, or 416 for a file without a first byte. Raises SourceError."""
-        target, origin = url, _origin(url)
+        target, origin = url, origin_of(url)
         for _ in range(MAX_REDIRECTS + 1):
             self._check_deadline()
             headers = {"Range": "bytes=0-0"} if first_byte else {}
-            headers.update(self._credential if _origin(target) == origin else {})
-            asked = self._client.stream("GET", target, headers=headers, extensions={"trace": _guard(target)})
+            headers.update(self._credential if origin_of(target) == origin else {})
+            asked = self._client.stream("GET", target, headers=headers, extensions={"trace": guard(target)})
             with self._translated(target), asked as response:
-                if response.status_code in (301, 302, 303, 307, 308):
+                if response.status_code in REDIRECTS:
                     target = _next(target, response)
                     continue
                 empty = first_byte and response.status_code == 416
@@ -205,35 +203,6 @@ class HttpClient:
             raise Unreachable(f"{where} cannot be reached ({detail}): check the address, network and proxy.") from None
 
 
-def _guard(url: str) -> Callable[[str, Mapping[str, Any]], None]:
-    """What httpcore calls at each step of a request (its extension `trace`): stops it before anything is sent astray.
-
-    Before connecting, where the answer is clear from the host; and again with the address that was connected to, since the
-    name may have stood for another one a moment before. Of what a proxy is asked for, only addresses are looked at.
-    """
-    host = urlsplit(url).hostname or ""
-    # Where the HTTP client has them from.
-    proxies = {urlsplit(proxy).hostname for proxy in urllib.request.getproxies().values()}
-    to_proxy = False
-
-    def step(event: str, info: Mapping[str, Any]) -> None:
-        nonlocal to_proxy
-        if event == "connection.connect_tcp.started":
-            destinations.check_host(host)
-            to_proxy = info["host"] in proxies
-            if not to_proxy:
-                with contextlib.suppress(OSError):  # that it stands for nothing, connecting will tell
-                    destinations.check_name(info["host"], info["port"])
-        elif event == "connection.connect_tcp.complete" and not to_proxy:
-            stream = info["return_value"]
-            address = destinations.address_of(str(stream.get_extra_info("server_addr")[0]))
-            if address is not None and destinations.is_forbidden(address):
-                stream.close()
-                destinations.check_address(host, address)
-
-    return step
-
-
 def _version(response: httpx2.Response) -> str | None:
     etag = response.headers.get("ETag", "").strip()
     modified = response.headers.get("Last-Modified", "").strip()
@@ -241,16 +210,10 @@ def _version(response: httpx2.Response) -> str | None:
 
 
 def _next(url: str, response: httpx2.Response) -> str:
-    location = response.headers.get("Location", "")
-    target = str(httpx2.URL(url).join(location)) if location else ""
-    old, new = urlsplit(url).scheme, urlsplit(target).scheme
+    target = next_address(url, response.headers.get("Location", ""), _shown_url(url))
     if urlsplit(target).path == urlsplit(url).path + "/":
         raise Unsupported(
             f"{_shown_url(url)} is a folder: write it with a slash at the end, and put {FILE_NAME} into it."
-        )
-    if new not in ("http", "https") or (old, new) == ("https", "http"):
-        raise Unsupported(
-            f"{_shown_url(url)} redirects to an address that is not followed from {old}://: give the last one."
         )
     return target
 
@@ -274,11 +237,6 @@ def _refusal(url: str, response: httpx2.Response, *, credential: bool) -> Source
     if status >= 500 or status in (408, 425):
         return Unreachable(f"{where} is in trouble ({status}): it is asked again by itself.", retry_after=after)
     return Unsupported(f"{where} answers {status}, which is no file: check the address.")
-
-
-def _origin(url: str) -> tuple[str, str]:
-    parts = urlsplit(url)
-    return parts.scheme, parts.netloc.lower()
 
 
 def _shown(uri: SourceURI) -> str:

@@ -138,6 +138,24 @@ def test_a_renamed_repository_is_found_under_its_old_name(script: Start) -> None
     assert hub.tokens == {f"Bearer {TOKEN}"}
 
 
+@pytest.mark.parametrize(
+    ("location", "says"),
+    [
+        ("http://169.254.169.254/latest/meta-data/", "told about itself"),
+        ("http://[::ffff:169.254.169.254]/", "told about itself"),
+        ("http://2852039166/", "means 169.254.169.254"),
+        ("http://a..b/", "HF_ENDPOINT"),
+        ("ftp://host/x", "not followed"),
+        ("", "not followed"),
+    ],
+)
+def test_a_redirect_that_is_not_followed(script: Start, location: str, says: str) -> None:
+    hub = script()
+    hub.answer(REVISION, "", 307, {"Location": location})
+    with pytest.raises(errors.Unsupported, match=says):
+        resolve(hub)
+
+
 def test_a_redirect_in_a_circle(script: Start) -> None:
     hub = script()
     hub.answer(REVISION, {}, 307, {"Location": REVISION})

@@ -19,8 +19,8 @@ from modelcache.manifest import Manifest, ManifestError, ManifestFile
 from modelcache.sources import destinations, errors
 from modelcache.sources.base import Credential, Location, Resolution, SourceFile
 from modelcache.sources.http import HttpSource
-from modelcache.sources.http_client import _guard
 from modelcache.sources.uri import parse_uri
+from modelcache.sources.web import guard
 from tests.support.instant_clock import InstantClock
 from tests.support.nginx import AUTHORITY, Nginx, nginx
 
@@ -193,7 +193,7 @@ def test_no_source_is_at_an_address_of_the_machine_itself(host: str, monkeypatch
 
 @pytest.mark.parametrize("address", ["169.254.169.254", "::ffff:169.254.169.254"])
 def test_a_name_that_stands_for_another_address_when_it_is_connected_to_is_given_up(address: str) -> None:
-    step, closed = _guard("http://rebinding.example/x"), []
+    step, closed = guard("http://rebinding.example/x"), []
 
     class Stream:
         def get_extra_info(self, what: str) -> tuple[str, int]:

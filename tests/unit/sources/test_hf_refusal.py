@@ -81,7 +81,7 @@ def test_a_disabled_repository() -> None:
         (httpx2.ReadTimeout("timed out"), errors.Unreachable, "in time"),
         (httpx2.RemoteProtocolError("peer closed connection"), errors.Unreachable, "peer closed"),
         (httpx2.ProxyError("403 Forbidden"), errors.Unreachable, "proxy"),
-        (httpx2.TooManyRedirects("too many"), errors.MalformedListing, "HF_ENDPOINT"),
+        (UnicodeError("label empty or too long"), errors.MalformedListing, "HF_ENDPOINT"),
         (OfflineModeIsEnabled("offline"), errors.Unreachable, "HF_HUB_OFFLINE"),
     ],
 )

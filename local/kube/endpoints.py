@@ -1,9 +1,8 @@
 """The verbs of the API over HTTP: each reads its parameters, calls the cluster, and presents the outcome."""
 
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
-from typing import Any
 
 from aiohttp import web
 
@@ -11,12 +10,12 @@ from local.kube import errors, parameters, patches, responses, reviews
 from local.kube.cluster import Cluster
 from local.kube.conversion import encoded, view
 from local.kube.documents import Body
+from local.kube.identity import User, caller
 from local.kube.negotiation import JSON, PROTOBUF, READ, YAML, MediaType, negotiate, parse_media_type
 from local.kube.presentation import METADATA, PLAIN, Presentation
 from local.kube.reads import read_page
 from local.kube.routes import Route
 from local.kube.store import Object
-from local.kube.tokens import ISSUER
 from local.kube.writes import Target, Written
 
 # k8s.io/apiserver/pkg/server: the default of MaxRequestBodyBytes.
@@ -123,9 +122,8 @@ class Endpoints:
         body = await _read(request)
         if "get" not in route.resource.verbs:
             cluster = self._cluster
-            return responses.json(
-                reviews.review(route.resource, body, cluster.tokens, cluster.store, route.namespace), 201
-            )
+            answer = reviews.review(route.resource, body, user, cluster.tokens, cluster.store, route.namespace)
+            return responses.json(answer, 201)
         options = parameters.write_options(request.query, _agent(request), "CreateOptions")
         written = self._cluster.writer.create(_target(route), body, replace(options, user=user))
         return self._written(request, route, written, accepted)
@@ -195,16 +193,9 @@ class Endpoints:
         status = 201 if written.created else 200
         return responses.encoded(request, content, accepted, status, warnings=[*written.warnings, *_warnings(route)])
 
-    def _user(self, request: web.BaseRequest) -> Mapping[str, Any]:
-        """Who asks: whose token it shows, or the one who runs the server. Raises ApiError 401."""
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        if scheme != "Bearer":
-            return reviews.ADMIN
-        status = self._cluster.tokens.review({"spec": {"token": token.strip(), "audiences": [ISSUER]}})
-        if not status["authenticated"]:
-            raise errors.unauthorized()
-        user: Mapping[str, Any] = status["user"]
-        return user
+    def _user(self, request: web.BaseRequest) -> User:
+        """Who asks. Raises ApiError."""
+        return caller(request.headers, self._cluster.tokens, self._cluster.store)
 
     def _presentation(self, request: web.BaseRequest, accepted: MediaType) -> Presentation:
         form = accepted.parameters.get("as", PLAIN)

@@ -1,11 +1,13 @@
-"""May a user do something, by the Roles and bindings that are stored: as the RBAC authorizer of a real server decides.
+"""What a user may do, by the Roles and bindings that are stored: as the RBAC authorizer of a real server decides.
 
-Only asked, never enforced: what reaches this server is one person's, and may do everything. But whoever asks for somebody
-else (SubjectAccessReview) gets the answer that he would get from a cluster. Rules of aggregated ClusterRoles are what is
-written in them; there is no controller that fills them in.
+Only asked, never enforced: what reaches this server is one person's, and may do everything. But whoever asks (the reviews of
+authorization.k8s.io, for himself or for somebody else) gets the answer that he would get from a cluster. Rules of aggregated
+ClusterRoles are what is written in them; there is no controller that fills them in.
+
+What a real server gives everybody, it stores as ClusterRoles when it starts. Here those are DEFAULTS and no objects.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from local.kube.store import Object, Store
@@ -15,23 +17,62 @@ _MASTERS = "system:masters"
 _ACCOUNT = "system:serviceaccount:"
 _ALL = "*"
 
+_EVERYTHING: tuple[Object, ...] = (
+    {"verbs": [_ALL], "apiGroups": [_ALL], "resources": [_ALL]},
+    {"verbs": [_ALL], "nonResourceURLs": [_ALL]},
+)
+
+_PUBLIC = ["/healthz", "/livez", "/readyz", "/version", "/version/"]
+_DISCOVERY = ["/api", "/api/*", "/apis", "/apis/*", "/openapi", "/openapi/*", *_PUBLIC]
+_KEYS = ["/.well-known/openid-configuration", "/openid/v1/jwks"]
+_AUTHENTICATED, _ACCOUNTS = "system:authenticated", "system:serviceaccounts"
+
+DEFAULTS: tuple[tuple[str, str, Object], ...] = (
+    (
+        "system:basic-user",
+        _AUTHENTICATED,
+        {
+            "verbs": ["create"],
+            "apiGroups": ["authorization.k8s.io"],
+            "resources": ["selfsubjectaccessreviews", "selfsubjectrulesreviews"],
+        },
+    ),
+    (
+        "system:basic-user",
+        _AUTHENTICATED,
+        {"verbs": ["create"], "apiGroups": ["authentication.k8s.io"], "resources": ["selfsubjectreviews"]},
+    ),
+    ("system:discovery", _AUTHENTICATED, {"verbs": ["get"], "nonResourceURLs": _DISCOVERY}),
+    ("system:public-info-viewer", _AUTHENTICATED, {"verbs": ["get"], "nonResourceURLs": _PUBLIC}),
+    (
+        "system:service-account-issuer-discovery",
+        _ACCOUNTS,
+        {"verbs": ["get"], "nonResourceURLs": [*_KEYS, *(f"{path}/" for path in _KEYS)]},
+    ),
+)
+"""ClusterRole, the group that it is bound to, and a rule of it: what every user of a cluster has.
+
+From k8s.io/kubernetes, plugin/pkg/auth/authorizer/rbac/bootstrappolicy/policy.go."""
+
 
 def reason(store: Store, spec: Object, namespace: str = "") -> str:
     """Why the `spec` of a SubjectAccessReview is allowed, as for people; empty when it is not.
 
     `namespace` is put in the place of the one in `spec`, unless it is empty.
     """
-    user, groups = spec.get("user"), sequence(spec.get("groups"))
-    if _MASTERS in groups:
-        return f"the group {_MASTERS} may do everything"
     wanted = mapping(spec.get("resourceAttributes"))
-    for binding in _bindings(store, namespace or str(wanted.get("namespace") or "")):
-        subjects = map(mapping, sequence(binding.get("subjects")))
-        if not any(_is_subject(subject, user, groups, binding) for subject in subjects):
-            continue
-        if any(_covers(mapping(rule), spec) for rule in _rules(store, binding)):
-            return f"RBAC: allowed by {binding['kind']} {binding['metadata']['name']!r}"
-    return ""
+    where = namespace or str(wanted.get("namespace") or "")
+    granted = _granted(store, spec.get("user"), sequence(spec.get("groups")), where)
+    return next((why for why, rule in granted if _covers(rule, spec)), "")
+
+
+def rules(store: Store, user: object, groups: Collection[Any], namespace: str) -> list[Object]:
+    """The rules that count for a user in a namespace, as they are written, each once."""
+    found: list[Object] = []
+    for _, rule in _granted(store, user, groups, namespace):
+        if rule not in found:
+            found.append(rule)
+    return found
 
 
 def mapping(value: object) -> Object:
@@ -44,6 +85,20 @@ def sequence(value: object) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
+def _granted(store: Store, user: object, groups: Collection[Any], namespace: str) -> Iterator[tuple[str, Object]]:
+    """Why, and which rule."""
+    if _MASTERS in groups:
+        yield from ((f"the group {_MASTERS} may do everything", rule) for rule in _EVERYTHING)
+    for name, group, rule in DEFAULTS:
+        if group in groups:
+            yield f"RBAC: allowed by ClusterRoleBinding {name!r}", rule
+    for binding in _bindings(store, namespace):
+        subjects = map(mapping, sequence(binding.get("subjects")))
+        if any(_is_subject(subject, user, groups, binding) for subject in subjects):
+            why = f"RBAC: allowed by {binding['kind']} {binding['metadata']['name']!r}"
+            yield from ((why, mapping(rule)) for rule in _rules(store, binding))
+
+
 def _bindings(store: Store, namespace: str) -> Iterator[Object]:
     for stored in store.items(f"clusterrolebindings.{_GROUP}"):
         yield stored.object
@@ -52,7 +107,7 @@ def _bindings(store: Store, namespace: str) -> Iterator[Object]:
             yield stored.object
 
 
-def _is_subject(subject: Object, user: object, groups: list[Any], binding: Object) -> bool:
+def _is_subject(subject: Object, user: object, groups: Collection[Any], binding: Object) -> bool:
     kind, name = subject.get("kind"), subject.get("name")
     if kind == "ServiceAccount":
         namespace = subject.get("namespace") or binding["metadata"].get("namespace") or ""

@@ -85,6 +85,11 @@ def _segment(content: bytes) -> str:
 _HEADER = _segment(b'{"alg":"HS256","kid":"local"}')
 
 
+def groups_of_account(namespace: str) -> list[str]:
+    """The groups that a ServiceAccount of `namespace` is in because it is one."""
+    return ["system:serviceaccounts", f"system:serviceaccounts:{namespace}"]
+
+
 class Tokens:
     """Makes and judges tokens."""
 
@@ -150,7 +155,7 @@ class Tokens:
         user = {
             "username": claims.sub,
             "uid": claims.kubernetes.serviceaccount.uid,
-            "groups": ["system:serviceaccounts", f"system:serviceaccounts:{namespace}", "system:authenticated"],
+            "groups": [*groups_of_account(namespace), "system:authenticated"],
             "extra": extra,
         }
         return {"authenticated": True, "user": user, "audiences": audiences}

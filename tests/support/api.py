@@ -192,7 +192,7 @@ class Api:
         )
         sent = {"Accept": accept, "User-Agent": "conformance/1.0", **(headers or {})}
         if self._token:
-            sent["Authorization"] = f"Bearer {self._token}"
+            sent.setdefault("Authorization", f"Bearer {self._token}")
         data: bytes | None = None
         if body is not None:
             sent["Content-Type"] = content_type

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from local.kube import parameters, patches
 from local.kube.documents import Body
 from local.kube.errors import ApiError
+from local.kube.identity import ADMIN
 from local.kube.reads import read_page
 from local.kube.resources import BUILTIN_RESOURCES
 from local.kube.reviews import review
@@ -140,7 +141,7 @@ def test_bytes(content: bytes, is_yaml: bool, is_protobuf: bool) -> None:
     def check(kube: Api) -> None:
         body = Body(b"k8s\0" * is_protobuf + content, is_yaml=is_yaml, is_protobuf=is_protobuf)
         refused(lambda: kube.cluster.writer.create(kube.target("configmaps"), body, WriteOptions("fuzz")))
-        refused(lambda: review(kube.resource("tokenreviews"), body, kube.cluster.tokens, kube.cluster.store, ""))
+        refused(lambda: review(kube.resource("tokenreviews"), body, ADMIN, kube.cluster.tokens, kube.cluster.store, ""))
         refused(lambda: parameters.delete_options({}, body))
 
     on_cluster(check)
@@ -148,6 +149,7 @@ def test_bytes(content: bytes, is_yaml: bool, is_protobuf: bool) -> None:
 
 REVIEWS = ["tokenreviews", "subjectaccessreviews", "localsubjectaccessreviews", "selfsubjectaccessreviews"]
 REVIEWS += ["selfsubjectrulesreviews"]
+SOMEBODY = {"username": "somebody", "groups": ["system:authenticated"]}
 
 
 @quick
@@ -155,7 +157,7 @@ REVIEWS += ["selfsubjectrulesreviews"]
 def test_reviews(document: Any, plural: str) -> None:
     def check(kube: Api) -> None:
         cluster, body = kube.cluster, Body(seeded(document, kube, plural))
-        refused(lambda: review(kube.resource(plural), body, cluster.tokens, cluster.store, "team"))
+        refused(lambda: review(kube.resource(plural), body, SOMEBODY, cluster.tokens, cluster.store, "team"))
 
     on_cluster(check)
 

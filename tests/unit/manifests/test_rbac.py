@@ -1,22 +1,7 @@
 """Who may do what: the manifests are what docs/security.md says, line by line."""
 
-import re
-
-from tests.support.manifests import ROOT, render
-from tests.support.rbac import Grant, grants
-
-
-def documented() -> set[Grant]:
-    """The rows of the table in the documentation."""
-    text = (ROOT / "docs" / "security.md").read_text()
-    table = text[text.index("| who | where |") :].split("\n\n")[0]
-    found = set()
-    for row in table.splitlines()[2:]:
-        who, where, resource, names, verbs, why = (cell.strip() for cell in row.strip("|").split("|"))
-        assert why
-        plain = [re.sub("`", "", cell) for cell in (resource, names)]
-        found.add(Grant(who, where, plain[0], plain[1], tuple(sorted(verbs.split(", ")))))
-    return found
+from tests.support.manifests import render
+from tests.support.rbac import documented, grants
 
 
 def test_the_roles_are_those_of_the_documentation() -> None:

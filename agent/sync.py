@@ -10,7 +10,9 @@ There may be several replicas of the controller. In each round all of them are t
 this agent on; only after a round without success does the backoff grow. So the new leader is found at once, wherever it is.
 
 Each stream has a channel of its own; manifests are fetched over the channel of the present stream. A renewed certificate
-needs a new channel: `restart` begins a new stream, which costs one report and one desired state.
+needs a new channel: `restart` begins a new stream, which costs one report and one desired state. It waits for the present
+one's first desired state: where that takes longer than from one reason to restart to the next (a slow machine, a controller
+that a thousand agents have come to), an agent would otherwise never hear anything.
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ from modelcache.rpc.modelcache_pb2 import (
     PHASE_DOWNLOADING,
     Command,
     CommandAnswer,
+    DesiredState,
     GetManifestRequest,
     Hello,
     ModelKey,
@@ -119,6 +122,8 @@ class Sync:
         self._nonce = ""
         self._heartbeat = HEARTBEAT_SECONDS
         self._last_problem = ""
+        self._answered = False
+        """Whether the controller has spoken on the present, or else the last, stream."""
         self._restarting = False
         self._asking = asyncio.Semaphore(MANIFESTS_AT_ONCE)
         self._unix = unix
@@ -135,16 +140,17 @@ class Sync:
         self._changed.set()
 
     def restart(self) -> None:
-        """Begin a new stream: what `hello` tells, or the certificate, has changed."""
+        """Begin a new stream, once this one has been answered: what `hello` tells, or the certificate, has changed."""
         if self._call is not None:
             self._restarting = True
-            self._call.cancel()
+            if self._answered:
+                self._call.cancel()
 
     async def run(self) -> None:
         """Keep a stream open until cancelled."""
         while True:
             problem = await self._round()
-            if self._restarting:
+            if self._restarting and self._answered:
                 self._restarting = False
                 continue
             delay = self._backoff.fail(self._clock.now())
@@ -161,7 +167,7 @@ class Sync:
                 problem = await self._stream(address)
             except NoCredentials as error:
                 return str(error)
-            if self._nonce or self._restarting:
+            if self._answered:
                 break
         return problem
 
@@ -218,6 +224,8 @@ class Sync:
     async def _stream(self, address: Address) -> str:
         """One stream from beginning to end; why it ended."""
         self._nonce, self._heartbeat = "", HEARTBEAT_SECONDS
+        # What there was a reason to restart for, this one begins with.
+        self._answered = self._restarting = False
         self._began()
         async with self._connect(address) as channel:
             stub = ModelCacheServiceStub(channel)
@@ -253,18 +261,24 @@ class Sync:
             if not response.HasField("desired"):
                 # A command, or a message of a newer controller.
                 continue
-            try:
-                desired = read_desired(response.desired)
-            except UnusableDesiredState as error:
-                _log.error("a desired state was refused, the one before it stays in force: %s", error)
-                continue
-            if self._last_problem or not self._nonce:
-                _log.info("%s; it wants %d models here", CONNECTED, len(desired.models))
-                self._last_problem = ""
-            self._take(desired)
-            self.heard_at = self._unix()
-            self._nonce, self._heartbeat = desired.nonce, desired.heartbeat
-            self._changed.set()
+            self._answered = True
+            self._desired(response.desired)
+            if self._restarting:
+                call.cancel()
+
+    def _desired(self, message: DesiredState) -> None:
+        try:
+            desired = read_desired(message)
+        except UnusableDesiredState as error:
+            _log.error("a desired state was refused, the one before it stays in force: %s", error)
+            return
+        if self._last_problem or not self._nonce:
+            _log.info("%s; it wants %d models here", CONNECTED, len(desired.models))
+            self._last_problem = ""
+        self._take(desired)
+        self.heard_at = self._unix()
+        self._nonce, self._heartbeat = desired.nonce, desired.heartbeat
+        self._changed.set()
 
     async def _send(self, call: SyncCall) -> None:
         await call.write(SyncRequest(hello=self._hello()))

@@ -183,11 +183,30 @@ async def test_the_stream_comes_back_after_every_kind_of_end(controller: Scripte
 
 async def test_a_changed_hello_begins_a_new_stream(controller: ScriptedController) -> None:
     async with connected(Agent(controller.address)) as agent:
-        await controller.until(lambda report: True)
+        await controller.want()
+        await controller.until(lambda report: report.nonce == "n1")
         agent.zone = "zone-b"
         agent.sync.restart()
         await controller.until_connected(2)
         assert [hello.zone for hello in controller.hellos] == ["zone-a", "zone-b"]
+
+
+async def test_a_stream_that_has_not_been_answered_yet_is_let_come_about(controller: ScriptedController) -> None:
+    async with connected(Agent(controller.address)) as agent:
+        await controller.until(lambda report: True)
+        # A certificate that is renewed more often than a slow controller answers.
+        for phase in (PHASE_DOWNLOADING, PHASE_READY):
+            agent.zone = f"zone-{phase}"
+            agent.sync.restart()
+            agent.say(phase)
+            await controller.until(lambda report, phase=phase: any(m.phase == phase for m in report.models))  # type: ignore[misc]
+        assert len(controller.hellos) == 1, "all reports came on one stream"
+        await controller.want(wish("team-a", "llama", MANIFEST))
+        await controller.until_connected(2)
+        assert [desired.nonce for desired in agent.taken[:1]] == ["n1"], "the answer was taken over"
+        before = len(controller.reports)
+        await controller.until(lambda report: report.nonce == "n1", after=before)
+        assert [hello.zone for hello in controller.hellos] == ["zone-a", f"zone-{PHASE_READY}"], "once is enough"
 
 
 async def test_what_cannot_be_taken_over_is_refused_and_the_stream_goes_on(controller: ScriptedController) -> None:

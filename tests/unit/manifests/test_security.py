@@ -9,6 +9,10 @@ from tests.support.manifests import find, pod_templates, render
 SHAPES = ["", "overlays/directories", "overlays/openshift", "overlays/nvme-pools"]
 
 
+NOT_WINDOWS = {"key": "kubernetes.io/os", "operator": "NotIn", "values": ["windows"]}
+API_TOKEN = "/var/run/secrets/kubernetes.io/serviceaccount"
+
+
 def containers(shape: str) -> list[tuple[str, dict[str, Any], dict[str, Any]]]:
     """Name, pod spec and container of every container, init containers included."""
     return [
@@ -57,6 +61,23 @@ def test_the_init_container_is_the_only_exception(shape: str) -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
+def test_who_runs_as_root_gets_no_token(shape: str) -> None:
+    for name, template in pod_templates(render(shape)):
+        spec = template["spec"]
+        if name == "modelcache-controller":
+            continue
+        assert spec["automountServiceAccountToken"] is False
+        (agent,) = spec["containers"]
+        (mount,) = (each for each in agent["volumeMounts"] if each["mountPath"] == API_TOKEN)
+        sources = next(each["projected"]["sources"] for each in spec["volumes"] if each["name"] == mount["name"])
+        # The files that clients look for, from where Kubernetes takes them itself.
+        assert sources[0]["serviceAccountToken"] == {"path": "token", "expirationSeconds": 3607}
+        assert sources[1]["configMap"]["name"] == "kube-root-ca.crt"
+        assert [item["path"] for item in sources[1]["configMap"]["items"]] == ["ca.crt"]
+        assert [item["path"] for item in sources[2]["downwardAPI"]["items"]] == ["namespace"]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
 def test_every_container_has_requests_limits_and_probes(shape: str) -> None:
     for name, _, each in containers(shape):
         for amounts in (each["resources"]["requests"], each["resources"]["limits"]):
@@ -102,7 +123,15 @@ def test_agents_come_to_tainted_gpu_nodes_and_to_no_others(shape: str) -> None:
         assert {"operator": "Exists"} in spec["tolerations"]
         terms = spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
         expected = {"key": "nvidia.com/gpu.present", "operator": "In", "values": ["true"]}
-        assert {"matchExpressions": [expected]} in terms
+        assert {"matchExpressions": [expected, NOT_WINDOWS]} in terms
+        # One term is enough for a node to fit.
+        assert all(NOT_WINDOWS in term["matchExpressions"] and len(term["matchExpressions"]) == 2 for term in terms)
+
+
+def test_applying_warns_of_nothing_whatever_the_cluster_warns_of_by_default() -> None:
+    labels = find(render(), "Namespace", "modelcache-system")["metadata"]["labels"]
+    modes = ("enforce", "audit", "warn")
+    assert [labels[f"pod-security.kubernetes.io/{mode}"] for mode in modes] == ["privileged"] * 3
 
 
 def test_openshift_labels_files_for_all_pods() -> None:
@@ -124,6 +153,12 @@ def test_two_controllers_on_two_nodes_survive_a_drain(shape: str) -> None:
     assert deployment["spec"]["replicas"] == 2
     spread = deployment["spec"]["template"]["spec"]["topologySpreadConstraints"]
     assert {each["topologyKey"] for each in spread} == {"kubernetes.io/hostname", "topology.kubernetes.io/zone"}
+    # A tainted node is no place where a replica is missing.
+    assert all(each["nodeTaintsPolicy"] == "Honor" for each in spread)
+    terms = deployment["spec"]["template"]["spec"]["affinity"]["nodeAffinity"]
+    assert terms["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"] == [
+        {"matchExpressions": [NOT_WINDOWS]}
+    ]
     budget = find(objects, "PodDisruptionBudget", "modelcache-controller")
     assert budget["spec"]["maxUnavailable"] == 1
     labels = deployment["spec"]["template"]["metadata"]["labels"]

@@ -80,6 +80,9 @@ UNIQUE: dict[str, str] = {
     "ValidatingAdmissionPolicySpec.variables": "name",
 }
 
+# Lists that come as null while nothing has set them: Go's encoder leaves none out that is not marked for it.
+NULL_AT_FIRST = frozenset({"CustomResourceDefinitionStatus.conditions"})
+
 # Lists that strategic merge patch merges as sets, and one-of structs of which a patch keeps only the given keys.
 MERGED_SETS = frozenset({"NodeSpec.podCIDRs", "ObjectMeta.finalizers"})
 RETAIN_KEYS = frozenset({"DeploymentSpec.strategy", "PodSpec.resourceClaims", "PodSpec.volumes"})

@@ -247,6 +247,8 @@ def _field_schema(key: str, name: str, type_name: str, field: Any, *, inline: bo
         _mark_list(schema, key)
         if inline and schema["x-kubernetes-list-type"] != "atomic":
             schema[UNIQUE] = overlay.UNIQUE.get(key, False)
+        if inline and key in overlay.NULL_AT_FIRST:
+            schema["nullable"] = True
     if key in overlay.ATOMIC_MAPS:
         schema["x-kubernetes-map-type"] = "atomic"
     if key in overlay.RETAIN_KEYS and not type_name.startswith("List["):

@@ -23,6 +23,14 @@ TOO_MANY = "FieldValueTooMany"
 # How Go prints a field path that is empty: the object itself, or an error that belongs to no single field.
 NO_FIELD = "<nil>"
 
+
+class _Omitted:
+    """The type of `OMITTED`."""
+
+
+OMITTED = _Omitted()
+"""In place of a value that is not shown: the server names no objects and lists of which a CEL rule does not hold."""
+
 _ESCAPES = {
     '"': '\\"',
     "\\": "\\\\",
@@ -102,6 +110,10 @@ def _with_detail(head: str, detail: str) -> str:
     return f"{head}: {detail}" if detail else head
 
 
+def _with_value(head: str, value: Any) -> str:
+    return head if value is OMITTED else f"{head}: {go_value(value)}"
+
+
 def required(path: str, detail: str = "") -> Cause:
     """A missing value."""
     return Cause(path or NO_FIELD, REQUIRED, _with_detail("Required value", detail))
@@ -109,7 +121,7 @@ def required(path: str, detail: str = "") -> Cause:
 
 def invalid(path: str, value: Any, detail: str) -> Cause:
     """A value of the right type that breaks a rule."""
-    return Cause(path or NO_FIELD, INVALID, _with_detail(f"Invalid value: {go_value(value)}", detail))
+    return Cause(path or NO_FIELD, INVALID, _with_detail(_with_value("Invalid value", value), detail))
 
 
 def type_invalid(path: str, value: Any, detail: str) -> Cause:
@@ -126,7 +138,7 @@ def not_supported(path: str, value: Any, allowed: Sequence[Any]) -> Cause:
 
 def duplicate(path: str, value: Any) -> Cause:
     """A second value where values must differ."""
-    return Cause(path or NO_FIELD, DUPLICATE, f"Duplicate value: {go_value(value)}")
+    return Cause(path or NO_FIELD, DUPLICATE, _with_value("Duplicate value", value))
 
 
 def forbidden(path: str, detail: str) -> Cause:

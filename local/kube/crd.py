@@ -83,7 +83,7 @@ def _check_versions(spec: Object) -> list[Cause]:
         if problems := names.dns_1035_label(version.get("name", "")):
             causes.append(invalid(f"{path}.name", version.get("name", ""), ",".join(problems)))
         if schemas[index] is None:
-            causes.append(required(f"{path}.schema.openAPIV3Schema", "schemas are required"))
+            causes.append(required(f"{path}.schema.openAPIV3Schema"))
         causes += _check_deprecation(version, path)
         causes += _check_selectable(version, path)
     known = [version.get("name") for version in versions]

@@ -8,7 +8,7 @@ from typing import Any
 
 from local.kube import bodies, metadata, protobuf
 from local.kube.builtin_schemas import builtin_schema
-from local.kube.causes import TYPE_INVALID, go_quote
+from local.kube.causes import TYPE_INVALID, go_quote, invalid
 from local.kube.errors import ApiError, bad_request
 from local.kube.resources import Resource
 from local.kube.store import Object
@@ -74,6 +74,20 @@ def unhandled(expected: Kind, why: str, found: Object | None = None) -> ApiError
     return bad_request(f'{kind} in version "{expected.version}" cannot be handled as a {expected.kind}: {why}')
 
 
+def _other_kind(expected: Kind, found: Object) -> ApiError:
+    """The 422 for a custom resource that says that it is something else: the server reads it and then judges it."""
+    kind, meta = found["kind"], found.get("metadata")
+    name = str(meta.get("name", "")) if isinstance(meta, dict) else ""
+    cause = invalid("kind", kind, f"must be {expected.kind}")
+    listed = {"field": cause.field, "reason": cause.reason, "message": cause.message}
+    return ApiError(
+        422,
+        "Invalid",
+        f"{kind}.{expected.group} {go_quote(name)} is invalid: {cause}",
+        details={**({"name": name} if name else {}), "group": expected.group, "kind": kind, "causes": [listed]},
+    )
+
+
 def read_object(body: Body, expected: Kind) -> Object:
     """The document as an object that says it is of the expected kind. Raises ApiError 400."""
     try:
@@ -105,7 +119,7 @@ def _unrecognized(body: Body, expected: Kind, why: str) -> ApiError:
 
 
 def check_kind(obj: Object, expected: Kind, *, custom: bool) -> None:
-    """Fill in or verify `apiVersion` and `kind`, in place. Raises ApiError 400."""
+    """Fill in or verify `apiVersion` and `kind`, in place. Raises ApiError 400, or 422 for another custom kind."""
     for key in ("apiVersion", "kind"):
         if not isinstance(obj.get(key, ""), str):
             raise unhandled(
@@ -120,8 +134,10 @@ def check_kind(obj: Object, expected: Kind, *, custom: bool) -> None:
             f"the API version in the data ({obj['apiVersion']}) does not match the expected API version "
             f"({expected.api_version})"
         )
-    if obj["kind"] != expected.kind and not custom:
-        raise unhandled(expected, f"unknown conversion from {obj['kind']}", obj)
+    if obj["kind"] != expected.kind:
+        raise (
+            _other_kind(expected, obj) if custom else unhandled(expected, f"unknown conversion from {obj['kind']}", obj)
+        )
 
 
 def canonical(resource: Resource, obj: Object, expected: Kind, *, partial: bool = False) -> list[str]:

@@ -10,7 +10,7 @@ Wording follows k8s.io/apimachinery/pkg/api/errors.
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from local.kube.causes import Cause, go_quote
+from local.kube.causes import INVALID, Cause, go_quote
 from local.kube.resources import Resource
 
 
@@ -145,6 +145,14 @@ def invalid(resource: Resource, name: str, causes: Sequence[Cause]) -> ApiError:
     details["kind"] = resource.kind
     details["causes"] = [_cause(cause) for cause in causes]
     return ApiError(422, "Invalid", f"{group_kind(resource)} {go_quote(name)} is invalid: {text}", details=details)
+
+
+def unconditional_update(resource: Resource, name: str) -> ApiError:
+    """A PUT that does not say which version it replaces, where that is asked for. The server names the resource here."""
+    cause = Cause("metadata.resourceVersion", INVALID, "Invalid value: 0: must be specified for an update")
+    found = invalid(resource, name, [cause])
+    details = {**(found.details or {}), "kind": resource.plural}
+    return ApiError(422, "Invalid", f"{resource.group_resource} {go_quote(name)} is invalid: {cause}", details=details)
 
 
 def invalid_options(kind: str, causes: Sequence[Cause], group: str = "meta.k8s.io") -> ApiError:

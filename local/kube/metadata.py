@@ -284,8 +284,6 @@ def validate_update(new: Mapping[str, Any], old: Mapping[str, Any]) -> list[Caus
                     f"[]string{{{listed}}}",
                 )
             )
-    if not new.get("resourceVersion"):
-        problems.append(causes.invalid("metadata.resourceVersion", 0, "must be specified for an update"))
     for key in ("name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"):
         if new.get(key) != old.get(key):
             problems.append(causes.invalid(f"metadata.{key}", new.get(key), "field is immutable"))

@@ -268,6 +268,14 @@ def _validate_lease(new: Object, old: Object | None) -> list[Cause]:
     return problems
 
 
+def _start_definition(definition: Object) -> None:
+    """The status of a definition that nobody has looked at: the lists of Go that are nil come as null."""
+    stored = [version["name"] for version in definition["spec"].get("versions", ()) if version.get("storage")]
+    definition["status"] = {
+        "conditions": None, "acceptedNames": {"kind": "", "plural": ""}, "storedVersions": stored or None,
+    }  # fmt: skip
+
+
 _PLAIN = Rules()
 _CUSTOM = Rules(unconditional_update=False, counts_generation=True, status_takes_metadata=False)
 _RBAC = Rules(name_check=names.path_segment, create_on_update=True)
@@ -301,7 +309,11 @@ _RULES: dict[str, Rules] = {
         unconditional_update=False, counts_generation=True
     ),
     "customresourcedefinitions.apiextensions.k8s.io": Rules(
-        default=_name_definition, validate=_validate_definition, unconditional_update=False, counts_generation=True
+        default=_name_definition,
+        prepare_create=_start_definition,
+        validate=_validate_definition,
+        unconditional_update=False,
+        counts_generation=True,
     ),
 }
 

@@ -12,10 +12,12 @@ the schema of ObjectMeta, whatever the CRD says about it.
 
 import copy
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
 from local.kube.causes import (
+    NO_FIELD,
     NOT_SUPPORTED,
     REQUIRED,
     TOO_LONG,
@@ -139,16 +141,22 @@ def _prune(schema: Schema | None, value: Any, path: str, unknown: list[str], *, 
             _prune(items, item, f"{path}[{index}]", unknown)
 
 
-def validate(schema: Schema, obj: dict[str, Any], old: dict[str, Any] | None) -> list[Cause]:
+def validate(
+    schema: Schema, obj: dict[str, Any], old: dict[str, Any] | None, *, status_only: bool = False
+) -> list[Cause]:
     """Everything that is wrong with `obj` under `schema`; empty when it may be stored.
 
     `old` is the object before an update, None on create. Rules about changes (CEL's `oldSelf`) run only with it, and
     faults in parts that did not change are forgiven. CEL rules are not evaluated on objects whose shape is wrong; the
-    answer then says so, as the server does.
+    answer then says so, as the server does. `status_only`: the update of a custom resource's status, where the shape of
+    nothing else is looked at.
     """
-    causes = validate_value(schema, obj, ABSENT if old is None else old)
-    causes += validate_value(OBJECT_META, obj.get("metadata", {}), ABSENT, "metadata")
-    causes += _embedded_causes(schema, obj, "")
+    if status_only:
+        causes = _status_causes(schema, obj, old or {})
+    else:
+        causes = validate_value(schema, obj, ABSENT if old is None else old)
+        causes += validate_value(OBJECT_META, obj.get("metadata", {}), ABSENT, "metadata")
+        causes += _embedded_causes(schema, obj, "")
     list_causes = list(_list_causes(schema, obj, ""))
     if list_causes and not (old is not None and any(_list_causes(schema, old, ""))):
         causes += list_causes
@@ -161,6 +169,18 @@ def validate(schema: Schema, obj: dict[str, Any], old: dict[str, Any] | None) ->
 
             causes += validate_rules(schema, obj, old)
     return list(dict.fromkeys(causes))
+
+
+def _status_causes(schema: Schema, obj: dict[str, Any], old: dict[str, Any]) -> list[Cause]:
+    """Faults in the shape of the status. The server validates it as a value of its own and puts `status` before the
+    paths afterwards: so the sentences name the fields as seen from the status."""
+    if "status" not in obj:
+        return []
+    found = validate_value(schema.get("properties", {}).get("status", {}), obj["status"], old.get("status", ABSENT))
+    return [
+        replace(cause, field="status" if cause.field in ("", NO_FIELD) else join_path("status", cause.field))
+        for cause in found
+    ]
 
 
 class _Same:

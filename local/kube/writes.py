@@ -111,6 +111,9 @@ class Writer:
             if rules_for(resource).create_on_update and not target.subresource:
                 return self._insert(target, obj, options, warnings)
             raise errors.not_found(resource, target.name)
+        before = view(resource, stored)["metadata"]
+        if obj["metadata"].get("uid", before["uid"]) != before["uid"]:
+            raise _uid_conflict(resource, before, obj["metadata"]["uid"])
         return self._replace(target, stored, obj, options, warnings)
 
     def patch(self, target: Target, media_type: str, body: Body, options: WriteOptions) -> Written:
@@ -245,25 +248,23 @@ class Writer:
         resource, rules = target.resource, rules_for(target.resource)
         old = view(resource, stored)
         meta, before = obj["metadata"], old["metadata"]
-        if meta.get("uid", before["uid"]) != before["uid"]:
-            raise _uid_conflict(resource, before, meta["uid"])
         version = meta.get("resourceVersion", "0")
         if version in ("", "0"):
-            if rules.unconditional_update or tracked:
-                meta["resourceVersion"] = before["resourceVersion"]
-            else:
-                meta.pop("resourceVersion", None)
+            if not (rules.unconditional_update or tracked):
+                raise errors.unconditional_update(resource, target.name)
+            meta["resourceVersion"] = before["resourceVersion"]
         elif version != before["resourceVersion"]:
             if not version.isdecimal():
                 raise errors.bad_request(f"invalid resource version: {go_quote(version)}")
             raise errors.stale(resource, target.name)
         obj = _isolated(target, rules, obj, old)
         meta = obj["metadata"]
-        for key in ("uid", "creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds"):
+        meta.setdefault("uid", before["uid"])
+        for key in ("creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds"):
             if key in before:
                 meta[key] = before[key]
-            else:
-                meta.pop(key, None)
+        if "generation" not in before:
+            meta.pop("generation", None)
         if not tracked:
             ownership.track(resource, target.subresource, old, obj, options.manager, self._clock())
         # Other subresources exist to change what the rules of the object itself keep (a binding, namespaced finalizers).
@@ -272,7 +273,9 @@ class Writer:
             rules.prepare_update(obj, old)
         if rules.counts_generation and _desired(resource, obj) != _desired(resource, old):
             meta["generation"] = before.get("generation", 0) + 1
-        problems = metadata.validate_update(meta, before) + validate(schema_of(resource), obj, old)
+        status_only = resource.custom and target.subresource == "status"
+        problems = metadata.validate_update(meta, before)
+        problems += validate(schema_of(resource), obj, old, status_only=status_only)
         if ruled:
             problems += rules.validate(obj, old)
         if problems:
@@ -389,8 +392,6 @@ def _isolated(target: Target, rules: Rules, obj: Object, old: Object) -> Object:
             kept["metadata"] = dict(before)
             if "managedFields" in meta:
                 kept["metadata"]["managedFields"] = meta["managedFields"]
-            if "resourceVersion" not in meta:
-                del kept["metadata"]["resourceVersion"]
         return kept
     if not target.subresource and _isolates_status(target.resource):
         obj = {key: value for key, value in obj.items() if key != "status"}

@@ -9,7 +9,7 @@ are forgiven (ratcheting), except rules about changes.
 from collections.abc import Iterator
 from typing import Any
 
-from local.kube.causes import NO_FIELD, Cause, duplicate, forbidden, invalid, join_path, required
+from local.kube.causes import NO_FIELD, OMITTED, Cause, duplicate, forbidden, invalid, join_path, required
 from local.kube.cel.compile import OLD_SELF, SELF, CompiledRule, Program, compile_rules, field_path
 from local.kube.cel.evaluate import evaluate
 from local.kube.cel.functions import CelError
@@ -73,13 +73,15 @@ def _rules_of(schema: Schema, value: Any, old: Any, path: str, *, root: bool, fo
             yield invalid(path, kind, f"rule compile error: {rule.error}")
         elif rule.program is not None and (has_old or optional or not rule.uses_old_self):
             before = (Optional(old_value) if has_old else NONE) if optional else old_value
-            cause = _run(rule, rule.program, {SELF: new_value, OLD_SELF: before}, schema, path)
+            cause = _run(rule, rule.program, {SELF: new_value, OLD_SELF: before}, schema, value, path)
             if cause is not None and not (forgive and not rule.uses_old_self):
                 yield cause
 
 
-def _run(rule: CompiledRule, program: Program, variables: dict[str, Any], schema: Schema, path: str) -> Cause | None:
-    """What one rule has against the value."""
+def _run(
+    rule: CompiledRule, program: Program, variables: dict[str, Any], schema: Schema, value: Any, path: str
+) -> Cause | None:
+    """What one rule has against the value. A rule that fails names the type, one that does not hold a plain value."""
     kind = schema.get("type", "")
     try:
         if evaluate(program.checked, variables) is True:
@@ -100,14 +102,15 @@ def _run(rule: CompiledRule, program: Program, variables: dict[str, Any], schema
         except ValueError:
             where = path  # refused when the definition was created
     detail = _message(rule, variables)
+    shown = OMITTED if kind in ("object", "array") else value
     match rule.rule.get("reason"):
         case "FieldValueForbidden":
             return forbidden(where or NO_FIELD, detail)
         case "FieldValueRequired":
             return required(where or NO_FIELD, detail)
         case "FieldValueDuplicate":
-            return duplicate(where or NO_FIELD, kind)
-    return invalid(where, kind, detail)
+            return duplicate(where or NO_FIELD, shown)
+    return invalid(where, shown, detail)
 
 
 def _message(rule: CompiledRule, variables: dict[str, Any]) -> str:

@@ -74,7 +74,7 @@ def crd(plural: str, kind: str, group: str, spec_schema: Json | None = None, **v
 
 def condition(found: Json, kind: str) -> str:
     """Status of the condition of type `kind`, or the empty string."""
-    conditions = found.get("status", {}).get("conditions", [])
+    conditions = found.get("status", {}).get("conditions") or []  # null in a definition that is new
     return next((str(entry["status"]) for entry in conditions if entry["type"] == kind), "")
 
 

@@ -94,8 +94,10 @@ def test_replace_with_a_stale_version_conflicts(api: Api, configmaps: str, widge
 def test_a_custom_resource_is_replaced_only_with_its_version(api: Api, widgets: str) -> None:
     api.post(widgets, widget("a")).expect(201)
     status = api.put(f"{widgets}/a", widget("a", size=2)).expect(422)
-    assert "metadata.resourceVersion: Invalid value" in status["message"]
-    assert "must be specified for an update" in status["message"]
+    assert status["message"] == (
+        'widgets.conformance.example.com "a" is invalid: '
+        "metadata.resourceVersion: Invalid value: 0: must be specified for an update"
+    )
 
 
 def test_replace_does_not_create(api: Api, configmaps: str) -> None:

@@ -137,3 +137,17 @@ def test_patches_are_validated(api: Api, widgets: str) -> None:
 def test_a_removed_field_gets_its_default_again(api: Api, widgets: str) -> None:
     api.post(widgets, widget("a", color="blue")).expect(201)
     assert api.patch(f"{widgets}/a", {"spec": {"color": None}}).expect(200)["spec"]["color"] == "green"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("uid", "00000000-0000-0000-0000-000000000000"), ("deletionTimestamp", "2026-01-01T00:00:00Z")],
+)
+def test_a_patch_of_what_only_the_server_sets_is_refused(
+    api: Api, configmaps: str, widgets: str, field: str, value: str
+) -> None:
+    api.post(configmaps, configmap("a")).expect(201)
+    api.post(widgets, widget("a")).expect(201)
+    for path in (configmaps, widgets):
+        status = api.patch(f"{path}/a", {"metadata": {field: value}}).expect(422)
+        assert status["message"].endswith(f'is invalid: metadata.{field}: Invalid value: "{value}": field is immutable')

@@ -50,7 +50,10 @@ def test_a_stale_status_conflicts(api: Api, widgets: str) -> None:
 def test_the_status_is_validated(api: Api, widgets: str) -> None:
     api.post(widgets, widget("a")).expect(201)
     status = api.patch(f"{widgets}/a/status", {"status": {"readyNodes": -1}}).expect(422)
-    assert "status.readyNodes in body should be greater than or equal to 0" in status["message"]
+    assert (
+        "status.readyNodes: Invalid value: -1: readyNodes in body should be greater than or equal to 0"
+        in status["message"]
+    )
     bad = {"status": {"conditions": [{"type": "Ready", "status": "Perhaps"}]}}
     assert (
         "status.conditions[0].status: Unsupported value"

@@ -31,30 +31,28 @@ class TestMessages:
     def test_the_message(self) -> None:
         schema = {**NUMBER, **rule("self.n < 5", message=" too big ")}
         assert broken(schema, {"n": 1}) == []
-        assert broken(schema, {"n": 9}) == ['spec: Invalid value: "object": too big']
+        assert broken(schema, {"n": 9}) == ["spec: Invalid value: too big"]
 
     def test_the_rule_itself_without_a_message(self) -> None:
-        assert broken({**NUMBER, **rule("self.n < 5")}, {"n": 9}) == [
-            'spec: Invalid value: "object": failed rule: self.n < 5'
-        ]
+        assert broken({**NUMBER, **rule("self.n < 5")}, {"n": 9}) == ["spec: Invalid value: failed rule: self.n < 5"]
 
     def test_an_expression(self) -> None:
         expression = "'n is %d'.format([self.n])"
         schema = {**NUMBER, **rule("self.n < 5", message="plain", messageExpression=expression)}
-        assert broken(schema, {"n": 9}) == ['spec: Invalid value: "object": n is 9']
+        assert broken(schema, {"n": 9}) == ["spec: Invalid value: n is 9"]
 
     @pytest.mark.parametrize("expression", ["self.s", "self.s + self.s", "'a\\nb'", "' '"])
     def test_an_unusable_expression_leaves_the_message(self, expression: str) -> None:
         schema = {**NUMBER, **rule("self.n < 5", message="plain", messageExpression=expression)}
-        assert broken(schema, {"n": 9}) == ['spec: Invalid value: "object": plain']
+        assert broken(schema, {"n": 9}) == ["spec: Invalid value: plain"]
 
     @pytest.mark.parametrize(
         ("reason", "text"),
         [
-            ("FieldValueInvalid", 'spec: Invalid value: "object": m'),
+            ("FieldValueInvalid", "spec: Invalid value: m"),
             ("FieldValueForbidden", "spec: Forbidden: m"),
             ("FieldValueRequired", "spec: Required value: m"),
-            ("FieldValueDuplicate", 'spec: Duplicate value: "object"'),
+            ("FieldValueDuplicate", "spec: Duplicate value"),
         ],
     )
     def test_the_reason(self, reason: str, text: str) -> None:
@@ -73,7 +71,7 @@ class TestMessages:
             },
             **rule("false", message="m", fieldPath=path),
         }
-        assert broken(schema, {}) == [f'{where}: Invalid value: "object": m']
+        assert broken(schema, {}) == [f"{where}: Invalid value: m"]
 
     def test_errors_while_running(self) -> None:
         schema = {**NUMBER, **rule("self.n < 5", message="m")}
@@ -97,9 +95,9 @@ class TestWhereRulesRun:
             },
         }
         assert broken(schema, {"list": [1, 9], "map": {"a": 9, "b": 1}, "one": 9}) == [
-            'spec.list[1]: Invalid value: "integer": m',
-            'spec.map[a]: Invalid value: "integer": m',
-            'spec.one: Invalid value: "integer": m',
+            "spec.list[1]: Invalid value: 9: m",
+            "spec.map[a]: Invalid value: 9: m",
+            "spec.one: Invalid value: 9: m",
         ]
 
     def test_not_on_absent_or_null_values(self) -> None:
@@ -111,7 +109,7 @@ class TestWhereRulesRun:
         root = rule("self.metadata.name == 'n' && self.kind == 'A' && self.apiVersion == 'a/v1'")
         assert broken({"type": "object"}, {}, root=root) == []
         assert broken({"type": "object"}, {}, root=rule("self.metadata.name == 'x'", message="m")) == [
-            '<nil>: Invalid value: "object": m'
+            "<nil>: Invalid value: m"
         ]
 
     def test_metadata_shows_only_names(self) -> None:
@@ -126,7 +124,7 @@ class TestWhereRulesRun:
             **rule("self.kind == 'Pod'", message="m"),
         }
         assert broken(pod, {"apiVersion": "v1", "kind": "Pod"}) == []
-        assert broken(pod, {"apiVersion": "v1", "kind": "Job"}) == ['spec: Invalid value: "object": m']
+        assert broken(pod, {"apiVersion": "v1", "kind": "Job"}) == ["spec: Invalid value: m"]
 
     def test_unknown_fields_cannot_be_seen(self) -> None:
         schema = {**NUMBER, "x-kubernetes-preserve-unknown-fields": True, **rule("self == self", message="m")}
@@ -134,7 +132,7 @@ class TestWhereRulesRun:
 
     def test_rules_within_all_of(self) -> None:
         schema = {**NUMBER, "allOf": [rule("self.n < 5", message="m")]}
-        assert broken(schema, {"n": 9}) == ['spec: Invalid value: "object": m']
+        assert broken(schema, {"n": 9}) == ["spec: Invalid value: m"]
 
 
 FIXED: Schema = {
@@ -147,7 +145,7 @@ class TestTransitions:
     def test_run_on_updates_only(self) -> None:
         assert broken(FIXED, {"n": 1}) == []
         assert broken(FIXED, {"n": 1}, old={"n": 1}) == []
-        assert broken(FIXED, {"n": 2}, old={"n": 1}) == ['spec.n: Invalid value: "integer": immutable']
+        assert broken(FIXED, {"n": 2}, old={"n": 1}) == ["spec.n: Invalid value: 2: immutable"]
 
     def test_need_an_old_value(self) -> None:
         assert broken(FIXED, {"n": 2}, old={}) == []
@@ -157,10 +155,10 @@ class TestTransitions:
         text = "!oldSelf.hasValue() || oldSelf.value() <= self"
         schema = {"type": "integer", **rule(text, message="may not shrink", optionalOldSelf=True)}
         assert broken(schema, 5) == []
-        assert broken(schema, 4, old=5) == ['spec: Invalid value: "integer": may not shrink']
+        assert broken(schema, 4, old=5) == ["spec: Invalid value: 4: may not shrink"]
         first = {"type": "integer", **rule("oldSelf.orValue(0) == 0", message="m", optionalOldSelf=True)}
         assert broken(first, 4) == []
-        assert broken(first, 4, old=5) == ['spec: Invalid value: "integer": m']
+        assert broken(first, 4, old=5) == ["spec: Invalid value: 4: m"]
 
     def test_items_are_matched_by_key(self) -> None:
         item = {
@@ -171,7 +169,7 @@ class TestTransitions:
         keyed = {"type": "array", "items": item, "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["k"]}
         old = [{"k": "a", "v": 1}, {"k": "b", "v": 2}]
         assert broken(keyed, [{"k": "new", "v": 9}, {"k": "b", "v": 2}], old=old) == []
-        assert broken(keyed, [{"k": "b", "v": 3}], old=old) == ['spec[0]: Invalid value: "object": immutable']
+        assert broken(keyed, [{"k": "b", "v": 3}], old=old) == ["spec[0]: Invalid value: immutable"]
 
     def test_what_was_broken_before_and_did_not_change_is_forgiven(self) -> None:
         schema = {
@@ -179,10 +177,10 @@ class TestTransitions:
             "properties": {"n": {"type": "integer", **rule("self < 5", message="m")}, "x": {"type": "integer"}},
         }
         assert broken(schema, {"n": 9, "x": 2}, old={"n": 9, "x": 1}) == []
-        assert broken(schema, {"n": 8, "x": 1}, old={"n": 9, "x": 1}) == ['spec.n: Invalid value: "integer": m']
+        assert broken(schema, {"n": 8, "x": 1}, old={"n": 9, "x": 1}) == ["spec.n: Invalid value: 8: m"]
         whole = {**NUMBER, **rule("self.n < 5", message="m")}
-        assert broken(whole, {"n": 9, "s": "b"}, old={"n": 9, "s": "a"}) == ['spec: Invalid value: "object": m']
+        assert broken(whole, {"n": 9, "s": "b"}, old={"n": 9, "s": "a"}) == ["spec: Invalid value: m"]
 
     def test_rules_about_changes_are_never_forgiven(self) -> None:
         schema = {**NUMBER, **rule("self.n > oldSelf.n", message="must grow")}
-        assert broken(schema, {"n": 1}, old={"n": 1}) == ['spec: Invalid value: "object": must grow']
+        assert broken(schema, {"n": 1}, old={"n": 1}) == ["spec: Invalid value: must grow"]

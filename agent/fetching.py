@@ -12,6 +12,7 @@ from agent.store import Store
 from agent.transfer import CancelToken, Downloader, Progress
 from modelcache.manifest import Manifest, ManifestFile
 from modelcache.sources.base import Credential, Location, Source, SourceFile, installed_schemes, source_for
+from modelcache.sources.errors import SourceError, Unsupported
 from modelcache.sources.uri import SourceURI, parse_uri
 
 _HUB = "hf"
@@ -109,7 +110,15 @@ class TransferFetch:
             checksum=file.checksum,
             locator=file.locator,
         )
-        return source.locate(uri, self._manifest.revision, listed, self._credential)
+        try:
+            return source.locate(uri, self._manifest.revision, listed, self._credential)
+        except SourceError:
+            raise
+        except Exception as error:  # noqa: BLE001  # of somebody else's module: a fault there ends no worker
+            # A source may be somebody else's. What it says may hold the credential, so only the kind is told.
+            raise Unsupported(
+                f"{file.path}: what reads {uri.scheme}:// failed ({type(error).__name__}): ask whoever maintains that package."
+            ) from None
 
     def _watch(self, progress: Callable[[], Progress]) -> None:
         self._progress = progress

@@ -16,8 +16,9 @@ from agent.transfer import Downloader, TransferSettings
 from agent.transfer.errors import IntegrityError
 from controller.request import Pinned, Request
 from controller.resolver import Failure, Job, answer
-from modelcache.sources.base import Credential, source_for
-from modelcache.sources.uri import parse_uri
+from modelcache.sources.base import Credential, Location, SourceFile, source_for
+from modelcache.sources.errors import Unsupported
+from modelcache.sources.uri import SourceURI, parse_uri
 from tests.support.instant_clock import InstantClock
 from tests.support.origin import Origin
 
@@ -93,6 +94,40 @@ def test_the_example_of_the_page(installed: None, server: Origin, tmp_path: Path
             fetch.run()
         fetch.close()
     other.close()
+
+
+def test_a_fault_of_somebody_elses_source_is_told_without_what_it_says(
+    installed: None, server: Origin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = parse_uri(f"x-index://127.0.0.1:{server.port}/tiny", {"x-index"})
+    token = Credential({"token": "canary-token"})
+    pinned = answer(Job(Request(uri, None), None, token), source_for)
+    assert isinstance(pinned, Pinned)
+
+    def faulty(self: object, uri: SourceURI, revision: str, file: SourceFile, credential: Credential) -> Location:
+        raise KeyError(credential.values["token"])
+
+    monkeypatch.setattr(type(source_for(uri)), "locate", faulty)
+    store = Store.open(tmp_path / "cache")
+    with Downloader(store, TransferSettings(reserve_bytes=0), clock=InstantClock(), environ={}) as downloader:
+        fetch = TransferFetcher(store, downloader).begin("team", pinned.manifest, token, ())
+        with pytest.raises(Unsupported, match=r"x-index:// failed \(KeyError\)") as caught:
+            fetch.run()
+        fetch.close()
+    store.close()
+    assert "canary" not in caught.value.message
+
+
+def test_an_index_that_is_none_and_a_secret_without_the_key_say_so(installed: None, server: Origin) -> None:
+    uri = parse_uri(f"x-index://127.0.0.1:{server.port}/tiny", {"x-index"})
+    failure = answer(Job(Request(uri, None), None, Credential({"other": "x"})), source_for)
+    assert isinstance(failure, Failure)
+    assert (failure.reason, "'token'" in failure.message) == ("Unauthorized", True)
+    for text in (b"<html>", b"{}", b'[{"path": 5, "size": 1}]', b'[{"path": "a", "size": -1}]', b"\xff"):
+        server.files["/tiny/index.json"] = text
+        failure = answer(Job(Request(uri, None), None), source_for)
+        assert isinstance(failure, Failure)
+        assert failure.reason == "Unsupported"
 
 
 def test_the_uri_of_the_page_is_one_that_the_api_accepts() -> None:

@@ -8,14 +8,16 @@ The agent resolves, fetches, checks every sha256, syncs to the disk and publishe
 nothing. Its time begins when it is told to fetch, as controller and agent run already when a model comes; `wall_ratio_hf_cold`
 is with the start of its process, which imports everything that both do and resolves once more.
 
-Just before the time of each begins, twice the memory that it needs is taken and freed (`benchmarks.memory`).
+Just before the time of each begins, twice the memory that it needs is taken and freed, and the origin's files are read
+(`benchmarks.memory`). The last row is no program that anybody has: curl, while a thread computes the sha256 of as many bytes
+without reading any. Nobody who receives like curl and verifies can be faster on this machine: `floor` and `many_floor`.
 
 On a disk that is slower than the network, what is measured is mostly the disk: the agent waits for its data to be durable,
 the others leave theirs in the page cache. `--directory /dev/shm` takes the disk out of the comparison.
 
     python -m benchmarks.single [--bytes N] [--files N] [--file-bytes N] [--rounds N] [--directory DIR]
 
-`wall_ratio_hf`, `wall_ratio_aria2`: the large file; `many_wall_ratio_hf`: the many; `peak_rss_mib`: the most of all rounds;
+`wall_ratio_hf`, `wall_ratio_aria2`, `floor`: the large file; `many_...`: the many; `peak_rss_mib`: the most of all rounds;
 `cpu_s_per_gib`: user and system time of the agent for the large file.
 """
 
@@ -31,20 +33,21 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks import report
+from benchmarks import memory, report
 from benchmarks.agent_process import AgentProcess, Done
-from benchmarks.memory import take_and_free
 from benchmarks.origin import Origin, environment, random_files
 
 MIB, GIB = 1 << 20, 1 << 30
 HASHED_BYTES = 512 * MIB
 LARGE, MANY = "bench/large", "bench/many"
 AGENT, COLD = "agent, verified", "the same with its start"
+FLOOR = "curl, sha256 beside it"
 
 
 class Job(NamedTuple):
@@ -81,6 +84,7 @@ def programs() -> Mapping[str, Program | None]:
         "aria2c -x4": _aria2 if shutil.which("aria2c") else None,
         "aria2c -x4, no preallocation": _aria2_sparse if shutil.which("aria2c") else None,
         "curl": _curl if shutil.which("curl") else None,
+        FLOOR: _curl_and_sha256 if shutil.which("curl") else None,
     }
 
 
@@ -108,7 +112,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "wall_ratio_aria2": _against(large, "aria2c -x4"),
             "wall_ratio_aria2_sparse": _against(large, "aria2c -x4, no preallocation"),
             "wall_ratio_hf_cold": _against(large, "hf download", COLD),
+            "floor": _against(large, "hf download", FLOOR),
             "many_wall_ratio_hf": _against(many, "hf download"),
+            "many_floor": _against(many, "hf download", FLOOR),
             "peak_rss_mib": peak,
             "cpu_s_per_gib": cpu,
         }
@@ -133,12 +139,12 @@ def measure(job: Job, rounds: int, directory: Path) -> tuple[Times, list[Done]]:
             target.mkdir()
             os.sync()
             if program is None:
-                started, ended = _agent(job, target, directory / "memory")
+                started, ended = _agent(job, target, directory)
                 done.append(ended)
                 times[AGENT].append(Run(ended["seconds"], ended["cpu_seconds"]))
                 times[COLD].append(Run(started + ended["seconds"], None))
             else:
-                take_and_free(directory / "memory", job.size)
+                _prepare(directory, job)
                 before, cpu_before = time.perf_counter(), _cpu_of_children()
                 program(job, target)
                 if name:
@@ -149,12 +155,17 @@ def measure(job: Job, rounds: int, directory: Path) -> tuple[Times, list[Done]]:
 
 def sha256_rate() -> float:
     """Bytes per second of one thread, from memory."""
+    before = time.perf_counter()
+    hash_memory(HASHED_BYTES)
+    return HASHED_BYTES / (time.perf_counter() - before)
+
+
+def hash_memory(count: int) -> None:
+    """Computes the sha256 of `count` bytes, the same mebibyte again and again."""
     buffer = memoryview(os.urandom(MIB))
     digest = hashlib.sha256()
-    before = time.perf_counter()
-    for _ in range(HASHED_BYTES // MIB):
-        digest.update(buffer)
-    return HASHED_BYTES / (time.perf_counter() - before)
+    for start in range(0, count, MIB):
+        digest.update(buffer[: min(MIB, count - start)])
 
 
 def _cpu_of_children() -> float:
@@ -163,13 +174,17 @@ def _cpu_of_children() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def _agent(job: Job, target: Path, memory: Path) -> tuple[float, Done]:
+def _prepare(directory: Path, job: Job) -> None:
+    memory.prepare(directory / "memory", job.size, directory / "origin" / job.repository)
+
+
+def _agent(job: Job, target: Path, directory: Path) -> tuple[float, Done]:
     """Seconds until the process was ready, and what it did then."""
     before = time.perf_counter()
     with AgentProcess(target / "cache", job.repository, job.url) as agent:
         agent.ready()
         started = time.perf_counter() - before
-        take_and_free(memory, job.size)
+        _prepare(directory, job)
         agent.go()
         return started, agent.done()
 
@@ -203,6 +218,13 @@ def _curl(job: Job, target: Path) -> None:
     pairs = zip(job.addresses(), job.files, strict=True)
     config.write_text("".join(f'url = "{address}"\noutput = "{target / file}"\n' for address, file in pairs))
     _run(["curl", "-q", "-fsSL", "--parallel", "--parallel-max", "4", "--config", str(config)])
+
+
+def _curl_and_sha256(job: Job, target: Path) -> None:
+    beside = threading.Thread(target=hash_memory, args=(job.size,))
+    beside.start()
+    _curl(job, target)
+    beside.join()
 
 
 def _run(command: Sequence[str], environ: Mapping[str, str] | None = None) -> None:

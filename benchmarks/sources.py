@@ -7,13 +7,15 @@ What a program has written is removed before the next begins.
 The agent resolves, fetches, computes every sha256 and compares what S3 publishes, syncs to the disk and publishes; the
 others fetch, and sync nothing. The time of the agent begins when it is told to fetch, as an agent runs already when a model
 comes; `..._cold` is with the start of its process. `s3_verified` says that every program has got what was uploaded, in every
-round. Just before the time of each begins, twice the memory that it needs is taken and freed (`benchmarks.memory`).
+round. Just before the time of each begins, twice the memory that it needs is taken and freed, and the server's files are read
+(`benchmarks.memory`).
 
     python -m benchmarks.sources [--bytes N] [--files N] [--file-bytes N] [--rounds N] [--directory DIR]
 
 `s3_ratio_s5cmd`, `s3_ratio_aws`: the one object; `s3_many_ratio_s5cmd`, `s3_many_ratio_aws`: the many. None: not installed.
-`..._s5cmd_sha256`: against s5cmd and then `sha256sum`. With two cores, of which the server takes one, a program that computes
-digests cannot be as fast as one that does not: the sha256 of 2 GiB alone is more than a second of a core.
+`..._s5cmd_sha256`: against s5cmd and then `sha256sum`. `s3_floor`, `s3_many_floor`: what s5cmd takes, while a thread computes
+the sha256 of as many bytes without reading any, of what it takes alone. With two cores, of which the server takes one, nobody
+who receives like s5cmd and verifies can be faster than that.
 """
 
 from __future__ import annotations
@@ -29,15 +31,16 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks import report
+from benchmarks import memory, report
 from benchmarks.agent_process import NAME, NAMESPACE, AgentProcess
-from benchmarks.memory import take_and_free
 from benchmarks.origin import environment, random_files
+from benchmarks.single import hash_memory
 from local.ports import free_port
 from modelcache.paths import CachePaths
 
@@ -46,7 +49,7 @@ BUCKET = "bench"
 ONE, MANY = "one", "many"
 START_SECONDS = 60.0
 AGENT, COLD = "agent, verified", "the same with its start"
-CHECKED = "s5cmd cp, then sha256sum"
+CHECKED, FLOOR = "s5cmd cp, then sha256sum", "s5cmd cp, sha256 beside it"
 PART_MIB = 64
 """What s5cmd asks for at once, where that divides the object; its default is 50."""
 SCRIPTS = Path(sysconfig.get_path("scripts"))
@@ -67,6 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for other, column in (("s5cmd", "s5cmd cp"), ("s5cmd_sha256", CHECKED), ("aws", "aws s3 cp")):
             result[f"{key}_ratio_{other}"] = report.ratio(_median(times[AGENT]), _median(times[column]))
             result[f"{key}_ratio_{other}_cold"] = report.ratio(_median(times[COLD]), _median(times[column]))
+        result[f"{key}_floor"] = report.ratio(_median(times[FLOOR]), _median(times["s5cmd cp"]))
     report.finish(result)
     return 0
 
@@ -95,8 +99,8 @@ def nanio(data: Path) -> Iterator[None]:
         process.wait()
 
 
-def programs(part_mib: int = PART_MIB) -> Mapping[str, Callable[[str, Path], None] | None]:
-    """How each other program fetches a folder of the bucket into a directory; None for those that are not installed.
+def programs(size: int, part_mib: int = PART_MIB) -> Mapping[str, Callable[[str, Path], None] | None]:
+    """How each other program fetches a folder of `size` bytes into a directory; None for those that are not installed.
 
     `part_mib`: how much s5cmd asks for at once.
     """
@@ -109,10 +113,17 @@ def programs(part_mib: int = PART_MIB) -> Mapping[str, Callable[[str, Path], Non
         s5cmd(prefix, target)
         _run("sha256sum", *map(str, target.iterdir()))
 
+    def s5cmd_and_sha256(prefix: str, target: Path) -> None:
+        beside = threading.Thread(target=hash_memory, args=(size,))
+        beside.start()
+        s5cmd(prefix, target)
+        beside.join()
+
     installed = (SCRIPTS / "s5cmd").exists()
     return {
         "s5cmd cp": s5cmd if installed else None,
         CHECKED: s5cmd_and_check if installed else None,
+        FLOOR: s5cmd_and_sha256 if installed else None,
         "aws s3 cp": _fetch_with_aws if shutil.which("aws") else None,
     }
 
@@ -136,7 +147,7 @@ def _measure(directory: Path, prefix: str, sizes: Mapping[str, int], rounds: int
     expected = _tree(directory / prefix)
     _s5cmd("cp", f"{directory / prefix}/", f"s3://{BUCKET}/{prefix}/")
     shutil.rmtree(directory / prefix)
-    others = programs(min(map(part_of, sizes.values())))
+    others = programs(size, min(map(part_of, sizes.values())))
     times: Times = {AGENT: [], COLD: [], **{name: [] for name in others}}
 
     contestants = [(AGENT, None), *((name, run) for name, run in others.items() if run is not None)]
@@ -151,12 +162,12 @@ def _measure(directory: Path, prefix: str, sizes: Mapping[str, int], rounds: int
                 with AgentProcess(target / "cache", f"s3://{BUCKET}/{prefix}", "http://127.0.0.1:9") as process:
                     process.ready()
                     started = time.perf_counter() - before
-                    take_and_free(directory / "memory", size)
+                    memory.prepare(directory / "memory", size, directory / "nanio")
                     process.go()
                     times[AGENT].append(process.done()["seconds"])
                 times[COLD].append(started + times[AGENT][-1])
             else:
-                take_and_free(directory / "memory", size)
+                memory.prepare(directory / "memory", size, directory / "nanio")
                 before = time.perf_counter()
                 run(prefix, target)
                 times[name].append(time.perf_counter() - before)

@@ -27,7 +27,7 @@ from agent.transfer.connections import Connection, ConnectionPool, Origin, split
 from agent.transfer.limiter import TokenBucket
 from agent.transfer.pace import PaceBoard
 from agent.transfer.places import Place, Places
-from agent.transfer.refusals import EXPIRED, another_version, refusal_code
+from agent.transfer.refusals import ARCHIVED, EXPIRED, another_version, refusal_code
 from agent.transfer.source import RangesIgnored, Sink
 from modelcache.manifest import ManifestFile
 from modelcache.sources.base import Location
@@ -232,6 +232,10 @@ class OriginSource:
             raise self._web.budget.rejected(origin.text, said, asked, busy=status == 503 and code != "SlowDown")
         if status >= 500 or status in (408, 425):
             raise Unreachable(said, retry_after=asked)
+        if code == ARCHIVED:
+            raise Unsupported(
+                f"{said}: the object is archived; restore it in S3, or leave it out with spec.source.exclude"
+            )
         if status in _DENIED or code in EXPIRED:
             raise _Denied(_denied(status, said))
         if status == 412:

@@ -15,6 +15,9 @@ from modelcache.sources.http import LAST_MODIFIED
 EXPIRED = frozenset({"ExpiredToken", "TokenRefreshRequired", "RequestExpired", "InvalidToken"})
 """Codes with which a signed address is not accepted any more; a new one may be."""
 
+ARCHIVED = "InvalidObjectState"
+"""Code for an object of an archive (S3 Glacier), which comes as 403 as if a permission were missing."""
+
 _CODE = re.compile(rb"<Code>([A-Za-z0-9.]{1,64})</Code>")
 
 

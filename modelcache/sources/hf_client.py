@@ -234,6 +234,6 @@ class HubClient:
         """Turn what a request raises into one of our errors."""
         try:
             yield
-        except (httpx2.HTTPError, httpx2.InvalidURL, OfflineModeIsEnabled, UnicodeError) as error:
+        except (httpx2.HTTPError, httpx2.InvalidURL, OfflineModeIsEnabled, ValueError) as error:
             # Without its cause, whose text is the server's.
             raise explain(error, self._asked, time.time()) from None

@@ -141,7 +141,7 @@ def _explain_silence(error: Exception, asked: Asked) -> SourceError:
         return Unreachable(
             f"{asked.uri} is not asked for: HF_HUB_OFFLINE is set in the controller's environment; unset it."
         )
-    if isinstance(error, httpx2.InvalidURL | httpx2.DecodingError | UnicodeError):
+    if isinstance(error, httpx2.InvalidURL | httpx2.DecodingError | ValueError):
         return MalformedListing(
             f"{asked.access.endpoint} cannot be understood ({error}): check that HF_ENDPOINT names a hub."
         )

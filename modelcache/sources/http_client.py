@@ -191,7 +191,7 @@ class HttpClient:
             raise MalformedListing(
                 f"{where} cannot be understood ({type(error).__name__}): check the address."
             ) from None
-        except UnicodeError:  # a name with labels that are empty or too long, from a redirect
+        except ValueError:  # labels that are empty or too long, no port: from a redirect
             raise Unsupported(f"{where} names a host that cannot exist: check the address.") from None
         except httpx2.HTTPError as error:
             if "CERTIFICATE_VERIFY_FAILED" in str(error):

@@ -37,7 +37,7 @@ _PATIENCE = frozenset({
 _EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired"})
 _WRONG_KEY = frozenset({
     "InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "InvalidSecurity", "MissingSecurityHeader",
-    "UnrecognizedClientException", "InvalidClientTokenId", "AuthorizationHeaderMalformed",
+    "UnrecognizedClientException", "InvalidClientTokenId",
 })  # fmt: skip
 _ELSEWHERE = frozenset({"PermanentRedirect", "301", "IllegalLocationConstraintException", "TemporaryRedirect"})
 _SET_SECRET = "set spec.source.secretRef to a Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"  # noqa: S105 -- a sentence, no secret
@@ -97,6 +97,11 @@ def _explain_answer(error: boto.ClientError, asked: Asked, now: float) -> Source
         return Unauthorized(f"{said}: the credential from {origin} for {uri} has expired; put a fresh one there.")
     if code in _WRONG_KEY:
         return Unauthorized(f"{said}: the credential from {origin} is not accepted for {uri}; put a valid one there.")
+    if code == "AuthorizationHeaderMalformed":
+        return Unauthorized(
+            f"{said} for {uri}: what was signed is for another region, or the access key has the wrong form; set AWS_REGION to "
+            f"the region of the bucket, and correct the credential from {origin}."
+        )
     if code == "RequestTimeTooSkewed":
         return Unauthorized(f"{said} for {uri}: the clock of this machine is wrong; set it.")
     if code == "NoSuchBucket":
@@ -121,15 +126,17 @@ def _explain_answer(error: boto.ClientError, asked: Asked, now: float) -> Source
             f"{said} to a question about an object of {uri}: one that is encrypted with a customer's own key (SSE-C) cannot be "
             f"read; leave it out with spec.source.exclude. If the credential is a session, it may have ended: renew it."
         )
-    return MalformedListing(f"{said} ({status}) for {uri}, which S3 does not: check AWS_ENDPOINT_URL.")
+    return MalformedListing(
+        f"{said} ({status}) for {uri}, as S3 does not to such a request: check AWS_ENDPOINT_URL and AWS_REGION."
+    )
 
 
 def _status_and_code(error: boto.ClientError) -> tuple[int, str]:
     response: Any = error.response
     status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    code = str(response.get("Error", {}).get("Code", ""))
+    code = response.get("Error", {}).get("Code")
     # For HEAD requests there is no body to read a code from; botocore then puts the status there.
-    known = _CODE.fullmatch(code) and not code.isdigit()
+    known = isinstance(code, str) and _CODE.fullmatch(code) and not code.isdigit()
     return (status if isinstance(status, int) else 0), (code if known else "")
 
 

@@ -14,13 +14,14 @@ from modelcache.sources import destinations
 from modelcache.sources.errors import Unsupported
 
 MAX_REDIRECTS = 5
+_PORTS = {"http": 80, "https": 443}
 REDIRECTS = (301, 302, 303, 307, 308)
 
 
-def origin_of(url: str) -> tuple[str, str]:
-    """Scheme and host: who gets the credential that is meant for `url`."""
+def origin_of(url: str) -> tuple[str, str, int]:
+    """Scheme, host and port: who gets the credential that is meant for `url` (RFC 6454, section 4). Raises ValueError."""
     parts = urlsplit(url)
-    return parts.scheme, parts.netloc.lower()
+    return parts.scheme, parts.hostname or "", parts.port or _PORTS.get(parts.scheme, 0)
 
 
 def next_address(url: str, location: str, where: str) -> str:

@@ -80,6 +80,24 @@ def test_the_time_to_wait_may_be_a_date(own: Start) -> None:
     assert caught.value.retry_after == 86_400.0
 
 
+@pytest.mark.parametrize(
+    ("status", "code", "reason", "says"),
+    [
+        (400, "AuthorizationHeaderMalformed", "Unauthorized", "set AWS_REGION"),
+        (503, "", "RateLimited", "answers 503"),
+        (400, "InvalidArgument", "Unsupported", "answers InvalidArgument (400)"),
+        (501, "NotImplemented", "Unreachable", "no S3"),
+    ],
+)
+def test_a_refusal_has_a_reason_and_a_sentence(own: Start, status: int, code: str, reason: str, says: str) -> None:
+    server = own()
+    server.refuse = lambda method, path: (status, code, {})
+    with pytest.raises(errors.SourceError) as caught:
+        resolve(server)
+    assert (caught.value.reason, says in caught.value.message) == (reason, True)
+    assert "None" not in caught.value.message
+
+
 @pytest.mark.parametrize("name", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"])
 @pytest.mark.parametrize("value", ["canary\nx", "\ufeffcanary", "canarü", "canary canary"])
 def test_a_credential_that_cannot_be_sent_is_not_tried(own: Start, name: str, value: str) -> None:

@@ -56,6 +56,7 @@ def test_an_address_that_has_expired_is_signed_again(fetching: Make) -> None:
         (refusal(412, "PreconditionFailed"), SourceChanged, "replaced"),
         (refusal(400, "ExpiredToken"), Unauthorized, "credential"),
         (refusal(403, "InvalidAccessKeyId"), Unauthorized, "InvalidAccessKeyId"),
+        (refusal(403, "InvalidObjectState"), Unsupported, "restore it in S3"),
         (refusal(404, "NoSuchVersion"), NotFound, "NoSuchVersion"),
         (refusal(400, "<b>"), Unsupported, "400"),
         (refusal(400, "ExpiredToken", "text/plain"), Unsupported, "400"),

@@ -258,7 +258,8 @@ class OriginSource:
         encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
         if encoding not in ("", "identity"):
             raise MalformedListing(f"{where} sends the file encoded as {encoding!r} although that was not asked for")
-        now = another_version(file.etag, response.headers)
+        digested = bool(file.sha256 or file.git_oid or file.checksum)
+        now = another_version(file.etag, response.headers, digested=digested)
         if now:
             raise SourceChanged(f"{where} has {now} now, the manifest says {file.etag}: the file was replaced")
         if response.status == 206:

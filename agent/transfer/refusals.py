@@ -29,18 +29,19 @@ def refusal_code(content_type: str, body: bytes) -> str:
     return match[1].decode() if match else ""
 
 
-def another_version(wanted: str | None, headers: Message) -> str:
-    """The version that an answer is of, where it says one and it is not the `wanted` one; else empty.
+def another_version(wanted: str | None, headers: Message, *, digested: bool) -> str:
+    """The version that an answer is of, where that is not the `wanted` one; else empty.
 
-    Servers that know nothing of conditional requests answer with whatever they have now.
+    Servers that know nothing of conditional requests answer with whatever they have now. An answer that tells no version is
+    good enough for a file whose digest will show what came (`digested`), and else might be mixed with another one's.
     """
     if wanted is None:
         return ""
-    if wanted.startswith(LAST_MODIFIED):
-        modified = headers.get("Last-Modified", "").strip()
-        return f"Last-Modified {modified}" if modified and modified != wanted.removeprefix(LAST_MODIFIED) else ""
-    etag = headers.get("ETag", "").strip()
-    return f"ETag {etag}" if etag and _opaque(etag) != _opaque(wanted) else ""
+    name = "Last-Modified" if wanted.startswith(LAST_MODIFIED) else "ETag"
+    found = headers.get(name, "").strip()
+    if not found:
+        return "" if digested else f"no {name}"
+    return f"{name} {found}" if _opaque(found) != _opaque(wanted.removeprefix(LAST_MODIFIED)) else ""
 
 
 def _opaque(etag: str) -> str:

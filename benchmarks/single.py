@@ -9,16 +9,16 @@ nothing. Its time begins when it is told to fetch, as controller and agent run a
 is with the start of its process, which imports everything that both do and resolves once more.
 
 Just before the time of each begins, twice the memory that it needs is taken and freed, and the origin's files are read
-(`benchmarks.memory`). The last row is no program that anybody has: curl, while a thread computes the sha256 of as many bytes
-without reading any. Nobody who receives like curl and verifies can be faster on this machine: `floor` and `many_floor`.
+(`benchmarks.memory`). The row "sha256 beside it" is no program that anybody has: curl, while a thread computes the sha256 of as
+many bytes without reading any. It says what verifying costs somebody who receives like curl.
 
 On a disk that is slower than the network, what is measured is mostly the disk: the agent waits for its data to be durable,
 the others leave theirs in the page cache. `--directory /dev/shm` takes the disk out of the comparison.
 
     python -m benchmarks.single [--bytes N] [--files N] [--file-bytes N] [--rounds N] [--directory DIR]
 
-`wall_ratio_hf`, `wall_ratio_aria2`, `floor`: the large file; `many_...`: the many; `peak_rss_mib`: the most of all rounds;
-`cpu_s_per_gib`: user and system time of the agent for the large file.
+`wall_ratio_hf`, `wall_ratio_aria2`: the large file; `many_...`: the many; `beside_ratio_hf`: of that row, against hf;
+`peak_rss_mib`: the most of all rounds; `cpu_s_per_gib`: user and system time of the agent for the large file.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ MIB, GIB = 1 << 20, 1 << 30
 HASHED_BYTES = 512 * MIB
 LARGE, MANY = "bench/large", "bench/many"
 AGENT, COLD = "agent, verified", "the same with its start"
-FLOOR = "curl, sha256 beside it"
+BESIDE = "curl, sha256 beside it"
 
 
 class Job(NamedTuple):
@@ -84,7 +84,7 @@ def programs() -> Mapping[str, Program | None]:
         "aria2c -x4": _aria2 if shutil.which("aria2c") else None,
         "aria2c -x4, no preallocation": _aria2_sparse if shutil.which("aria2c") else None,
         "curl": _curl if shutil.which("curl") else None,
-        FLOOR: _curl_and_sha256 if shutil.which("curl") else None,
+        BESIDE: _curl_and_sha256 if shutil.which("curl") else None,
     }
 
 
@@ -112,9 +112,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "wall_ratio_aria2": _against(large, "aria2c -x4"),
             "wall_ratio_aria2_sparse": _against(large, "aria2c -x4, no preallocation"),
             "wall_ratio_hf_cold": _against(large, "hf download", COLD),
-            "floor": _against(large, "hf download", FLOOR),
+            "beside_ratio_hf": _against(large, "hf download", BESIDE),
             "many_wall_ratio_hf": _against(many, "hf download"),
-            "many_floor": _against(many, "hf download", FLOOR),
+            "many_beside_ratio_hf": _against(many, "hf download", BESIDE),
             "peak_rss_mib": peak,
             "cpu_s_per_gib": cpu,
         }

@@ -13,9 +13,9 @@ round. Just before the time of each begins, twice the memory that it needs is ta
     python -m benchmarks.sources [--bytes N] [--files N] [--file-bytes N] [--rounds N] [--directory DIR]
 
 `s3_ratio_s5cmd`, `s3_ratio_aws`: the one object; `s3_many_ratio_s5cmd`, `s3_many_ratio_aws`: the many. None: not installed.
-`..._s5cmd_sha256`: against s5cmd and then `sha256sum`. `s3_floor`, `s3_many_floor`: what s5cmd takes, while a thread computes
-the sha256 of as many bytes without reading any, of what it takes alone. With two cores, of which the server takes one, nobody
-who receives like s5cmd and verifies can be faster than that.
+`..._s5cmd_sha256`: against s5cmd and then `sha256sum`. `s3_beside_ratio_s5cmd`: what s5cmd takes, while a thread computes the
+sha256 of as many bytes without reading any, of what it takes alone. With two cores, of which the server takes one, nobody who
+receives like s5cmd and verifies can be faster than that.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ BUCKET = "bench"
 ONE, MANY = "one", "many"
 START_SECONDS = 60.0
 AGENT, COLD = "agent, verified", "the same with its start"
-CHECKED, FLOOR = "s5cmd cp, then sha256sum", "s5cmd cp, sha256 beside it"
+CHECKED, BESIDE = "s5cmd cp, then sha256sum", "s5cmd cp, sha256 beside it"
 PART_MIB = 64
 """What s5cmd asks for at once, where that divides the object; its default is 50."""
 SCRIPTS = Path(sysconfig.get_path("scripts"))
@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for other, column in (("s5cmd", "s5cmd cp"), ("s5cmd_sha256", CHECKED), ("aws", "aws s3 cp")):
             result[f"{key}_ratio_{other}"] = report.ratio(_median(times[AGENT]), _median(times[column]))
             result[f"{key}_ratio_{other}_cold"] = report.ratio(_median(times[COLD]), _median(times[column]))
-        result[f"{key}_floor"] = report.ratio(_median(times[FLOOR]), _median(times["s5cmd cp"]))
+        result[f"{key}_beside_ratio_s5cmd"] = report.ratio(_median(times[BESIDE]), _median(times["s5cmd cp"]))
     report.finish(result)
     return 0
 
@@ -123,7 +123,7 @@ def programs(size: int, part_mib: int = PART_MIB) -> Mapping[str, Callable[[str,
     return {
         "s5cmd cp": s5cmd if installed else None,
         CHECKED: s5cmd_and_check if installed else None,
-        FLOOR: s5cmd_and_sha256 if installed else None,
+        BESIDE: s5cmd_and_sha256 if installed else None,
         "aws s3 cp": _fetch_with_aws if shutil.which("aws") else None,
     }
 

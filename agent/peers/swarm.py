@@ -11,7 +11,7 @@ import contextlib
 import threading
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence, Set
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import overload
 
 from agent.peers.asking import Ask, Look, Origin, Wait, choose
@@ -48,13 +48,17 @@ MENDING_PATIENCE = 0.05
 """Part of the usual patience with peers for pieces that are fetched again."""
 
 
+@dataclass
 class _Fetch:
-    """A worker on its way to get one piece."""
+    """A worker on its way to get one piece: which, for whom, and what it has come to know on the way."""
 
-    def __init__(self, errand: Errand) -> None:
-        self.errand = errand
-        self.from_peer = False
-        """Whether what the sink has of the piece came from a peer, at least in part."""
+    entry: SharedFile
+    piece: Piece
+    sink: Sink
+    cancel: CancelToken
+    errand: Errand
+    from_peer: bool = False
+    """Whether what the sink has of the piece came from a peer, at least in part."""
 
 
 _NOWHERE = -1
@@ -253,8 +257,8 @@ class Swarm:
                 entry.arriving.came(index, ())
             return self._read_origin(file, sink, cancel)
         avoided = map(PeerId, entry.avoided(piece.number))
-        fetch = _Fetch(Errand(self._clock.monotonic(), self._tuning, avoided))
-        while not self._step(entry, piece, sink, fetch, cancel):
+        fetch = _Fetch(entry, piece, sink, cancel, Errand(self._clock.monotonic(), self._tuning, avoided))
+        while not self._step(fetch):
             cancel.check()
         return None
 
@@ -265,17 +269,18 @@ class Swarm:
 
     # One step
 
-    def _step(self, entry: SharedFile, piece: Piece, sink: Sink, fetch: _Fetch, cancel: CancelToken) -> bool:
+    def _step(self, fetch: _Fetch) -> bool:
         """Does what is right now for one piece; whether it is there then."""
         view = self._members.view()
-        name = PieceId(entry.key, piece.number)
+        entry, number = fetch.entry, fetch.piece.number
+        name = PieceId(entry.key, number)
         now = self._clock.monotonic()
         decision = choose(
             self._me,
             name,
             rank(self._owned_as(name), [*view.addresses, self._me]),
-            fetch.errand.attempt(*self._bitmaps(entry, piece.number, view, now), now),
-            self._mending_tuning if entry.is_mended(piece.number) else self._tuning,
+            fetch.errand.attempt(*self._bitmaps(entry, number, view, now), now),
+            self._mending_tuning if entry.is_mended(number) else self._tuning,
             shunned=view.shunned | view.slow,
             joined=view.joined,
             tiers=view.tiers,
@@ -283,17 +288,17 @@ class Swarm:
         )
         match decision:
             case Ask(peer):
-                return self._ask(peer, view.addresses[peer], entry, piece, sink, fetch, cancel)
+                return self._ask(peer, view.addresses[peer], fetch)
             case Look(peers):
-                answered = [self._look(peer, view.addresses[peer], entry, cancel) for peer in peers]
+                answered = [self._look(peer, view.addresses[peer], fetch) for peer in peers]
                 if not all(answered):
-                    self._clock.wait(self._tuning.retry, cancel)
+                    self._clock.wait(self._tuning.retry, fetch.cancel)
                 return False
             case Wait(seconds):
-                self._clock.wait(seconds, cancel)
+                self._clock.wait(seconds, fetch.cancel)
                 return False
             case Origin():
-                return self._take_turn(entry, piece, sink, view, fetch, cancel)
+                return self._take_turn(view, fetch)
 
     def _bitmaps(self, entry: SharedFile, index: int, view: View, now: float) -> tuple[Set[PeerId], Set[PeerId]]:
         """Who has a piece, and of whom that is known, as far as anybody has told lately."""
@@ -308,21 +313,12 @@ class Swarm:
                     holders.add(peer)
         return holders, looked
 
-    def _ask(
-        self,
-        peer: PeerId,
-        address: str,
-        entry: SharedFile,
-        piece: Piece,
-        sink: Sink,
-        fetch: _Fetch,
-        cancel: CancelToken,
-    ) -> bool:
+    def _ask(self, peer: PeerId, address: str, fetch: _Fetch) -> bool:
         """Asks a peer, and those that it sends us to."""
         for _ in range(self._tuning.redirects + 1):
             asked_at = self._clock.monotonic()
             try:
-                self._receive(peer, address, entry, piece, sink, fetch, cancel)
+                self._receive(peer, address, fetch)
             except PeerSentElsewhere as elsewhere:
                 # Only to those that we know ourselves.
                 other = self._members.named(elsewhere.address)
@@ -331,27 +327,17 @@ class Swarm:
                     return False
                 peer, address = other, elsewhere.address
             except PeerError as error:
-                if isinstance(error, PeerLied) and not self._insists(
-                    peer, address, entry, piece.number, error.digest, cancel
-                ):
+                if isinstance(error, PeerLied) and not self._insists(peer, address, fetch, error.digest):
                     error = PeerAway("it is just fetching the piece again itself")
-                self._note(peer, entry, fetch.errand, error, asked_at)
+                self._note(peer, fetch, error, asked_at)
                 return False
             else:
                 return True
         return False
 
-    def _receive(
-        self,
-        peer: PeerId,
-        address: str,
-        entry: SharedFile,
-        piece: Piece,
-        sink: Sink,
-        fetch: _Fetch,
-        cancel: CancelToken,
-    ) -> None:
+    def _receive(self, peer: PeerId, address: str, fetch: _Fetch) -> None:
         """Fills the sink from one peer. Raises PeerError."""
+        entry, piece, sink = fetch.entry, fetch.piece, fetch.sink
         position = sink.position
 
         def refuse(digest: bytes, via: Sequence[str]) -> bool:
@@ -368,29 +354,28 @@ class Swarm:
                 self._peer_bytes += number
 
         received = self._client.fetch(
-            peer, address, entry.content, entry.file.size, piece, sink, cancel, refuse=refuse, count=count,
+            peer, address, entry.content, entry.file.size, piece, sink, fetch.cancel, refuse=refuse, count=count,
             longest=self._members.longest(piece.end - position),
         )  # fmt: skip
         # Pieces of one size are compared, and nothing else.
         whole = piece.end - position == entry.arriving.partial.piece_bytes
         self._members.has_succeeded(peer, rate_of(piece.end - position, received.seconds) if whole else None)
 
-    def _insists(
-        self, peer: PeerId, address: str, entry: SharedFile, index: int, digest: bytes, cancel: CancelToken
-    ) -> bool:
-        """Whether a peer still announces `digest` for a piece.
+    def _insists(self, peer: PeerId, address: str, fetch: _Fetch, digest: bytes) -> bool:
+        """Whether a peer still announces `digest` for the piece.
 
         An honest one that was lied to itself may have begun to overwrite the piece while it was sending it.
         """
+        entry = fetch.entry
         try:
-            holding = self._client.holding(peer, address, entry.content, entry.file.size, cancel, digests=True)
+            holding = self._client.holding(peer, address, entry.content, entry.file.size, fetch.cancel, digests=True)
         except PeerError:
             return False
-        return holding.digests.get(index) == digest
+        return holding.digests.get(fetch.piece.number) == digest
 
-    def _note(self, peer: PeerId, entry: SharedFile, errand: Errand, error: PeerError, asked_at: float) -> None:
+    def _note(self, peer: PeerId, fetch: _Fetch, error: PeerError, asked_at: float) -> None:
         """Remembers what went wrong with a peer that was asked at `asked_at`."""
-        now = self._clock.monotonic()
+        now, errand = self._clock.monotonic(), fetch.errand
         match error:
             case PeerBusy():
                 errand.busy(peer, now, asked_at=asked_at if error.held else None, progress=error.progress)
@@ -400,7 +385,7 @@ class Swarm:
                 errand.busy(peer, now)
             case PeerLied():
                 errand.failed(peer)
-                self._members.has_lied(peer, f"{entry.file.path}: {error}.")
+                self._members.has_lied(peer, f"{fetch.entry.file.path}: {error}.")
             case PeerLags():
                 errand.failed(peer)
                 self._members.lags(peer, error.count, error.seconds)
@@ -410,11 +395,11 @@ class Swarm:
             case _:
                 errand.lacks(peer, now, early=now - self._began < self._tuning.grace)
 
-    def _look(self, peer: PeerId, address: str, entry: SharedFile, cancel: CancelToken) -> bool:
+    def _look(self, peer: PeerId, address: str, fetch: _Fetch) -> bool:
         """Asks a peer which pieces of the file it has; False when it should be asked again soon."""
-        holding = None
+        entry, holding = fetch.entry, None
         try:
-            holding = self._client.holding(peer, address, entry.content, entry.file.size, cancel)
+            holding = self._client.holding(peer, address, entry.content, entry.file.size, fetch.cancel)
         except PeerAway:
             self._members.is_away(peer)
         except PeerStranger:
@@ -428,26 +413,25 @@ class Swarm:
             self._looks.setdefault(entry.key, {})[peer] = (self._clock.monotonic(), holding)
         return True
 
-    def _take_turn(
-        self, entry: SharedFile, piece: Piece, sink: Sink, view: View, fetch: _Fetch, cancel: CancelToken
-    ) -> bool:
+    def _take_turn(self, view: View, fetch: _Fetch) -> bool:
         """Reads a piece from the origin, unless somebody came or went while it waited for its turn.
 
         Raises RangesIgnored when this agent is to read the whole file, beginning anew.
         """
+        entry, number = fetch.entry, fetch.piece.number
         if self._whole and entry.arriving.partial.pieces > 1:
             raise RangesIgnored
         limit = turns(len(view.addresses) + 1, self._connections, self._tuning)
-        with entry.arriving.reads(piece.number), self._turns.turn(limit, cancel):
+        with entry.arriving.reads(number), self._turns.turn(limit, fetch.cancel):
             if self._members.view().generation != view.generation:
                 return False
             if fetch.from_peer:
                 # The digest of the whole piece would vouch for it, and the origin gives none: a peer's half might be wrong.
-                sink.restart()
+                fetch.sink.restart()
                 fetch.from_peer = False
-            entry.arriving.came(piece.number, ())
+            entry.arriving.came(number, ())
             try:
-                self._read_origin(entry.file, sink, cancel)
+                self._read_origin(entry.file, fetch.sink, fetch.cancel)
             except RangesIgnored:
                 # Who is to read is another question now, and must be for all pieces of the file at once: two agents that
                 # each own a piece would both read everything, and wait for each other before they begin.

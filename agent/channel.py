@@ -26,6 +26,9 @@ _OPTIONS: list[tuple[str, str | int]] = [
     # connections would make a new channel inherit the old one's wait.
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_retries", 0),
+    # The controller is in the cluster, and found by addresses that no NO_PROXY names; a proxy is there for sources. gRPC would
+    # take that of https_proxy or http_proxy (doc/environment_variables.md).
+    ("grpc.enable_http_proxy", 0),
     # How long a connection may take to come about, in spite of its name; a dead replica must not cost gRPC's 20 s.
     ("grpc.min_reconnect_backoff_ms", 5_000),
 ]

@@ -18,6 +18,7 @@ from agent.desired import Desired
 from agent.failures import ManifestUnavailable
 from agent.sync import LOOK_SECONDS, MANIFESTS_AT_ONCE, RECONNECT_BASE, RECONNECT_CAP, Sync
 from controller.server import MAX_CALLS
+from local.ports import free_port
 from modelcache.kube.backoff import Backoff
 from modelcache.kube.clock import Clock, LoopClock
 from modelcache.kube.resources import ObjectKey
@@ -122,6 +123,17 @@ async def test_hello_comes_first_and_reports_name_the_nonce_that_was_taken_over(
             {ObjectKey("team-a", "one")},
             {ObjectKey("team-a", "two")},
         ]
+
+
+async def test_the_way_to_the_controller_leads_through_no_proxy(
+    controller: ScriptedController, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("grpc_proxy", "https_proxy", "http_proxy"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
+    async with connected(Agent(controller.address)):
+        await controller.until(lambda report: True)
 
 
 async def test_a_change_of_phase_is_reported_at_once_and_silence_by_the_heartbeat(

@@ -44,6 +44,8 @@ SAMPLE = 16
 """Objects that are asked about first, to see whether it is worth while to ask about the others."""
 MAX_OBJECTS = 500_000
 """Objects of a listing; a manifest holds less than half of that."""
+MAX_TEXT = 256 * 1024 * 1024
+"""Characters of keys and ETags of a listing: what is held in memory before anything is judged."""
 _HEAD_THREADS = 16
 _CONNECT_TIMEOUT = 10.0
 _DEFAULT_REGION = "us-east-1"
@@ -164,6 +166,7 @@ class S3Client:
         """The files below the prefix, and the paths of those for which the listing announces a checksum."""
         files: list[SourceFile] = []
         announced: set[str] = set()
+        held = 0
         for number, entry in enumerate(self._entries(prefix, deadline)):
             if number >= MAX_OBJECTS:
                 raise MalformedListing(f"{self._uri} lists more than {MAX_OBJECTS} objects: this is no model.")
@@ -173,7 +176,11 @@ class S3Client:
             path = key.removeprefix(prefix)
             if size == 0 and (not path or path.endswith("/")):
                 continue
-            files.append(SourceFile(path=path, size=size, etag=entry.get("ETag")))
+            etag = entry.get("ETag")
+            held += len(key) + len(etag or "")
+            if held > MAX_TEXT:
+                raise MalformedListing(f"{self._uri} lists more than {MAX_TEXT} characters of keys: this is no model.")
+            files.append(SourceFile(path=path, size=size, etag=etag))
             # Of what is archived, a question tells whether it can be read for the time being.
             if entry.get("ChecksumAlgorithm") or entry.get("StorageClass") in _ARCHIVED:
                 announced.add(path)

@@ -1,18 +1,26 @@
-"""Connections of boto3 that go nowhere where no source may lead.
+"""Connections of boto3 that go nowhere where no source may lead, and take no endless answers.
 
 boto3 looks names up by itself, after `modelcache.sources.destinations` was asked about them: whoever answers for a name could
 give another address then. So each new connection is asked whom it has reached, before anything is sent over it.
+
+boto3 also takes whatever a server answers into memory. Whoever may write a DynamoModel may name the server, so how much that is
+has a limit here.
 """
 
 from __future__ import annotations
 
 import functools
 import socket
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from urllib3.connection import HTTPConnection
 
 from modelcache.sources import destinations
+from modelcache.sources.errors import MalformedListing
+
+LARGEST_ANSWER = 16 * 1024 * 1024
+"""Bytes; a page of 1000 keys of 1024 bytes each, all of them quoted, has 4 million."""
 
 
 class _Guard(HTTPConnection):
@@ -27,6 +35,25 @@ class _Guard(HTTPConnection):
             reached.close()
             destinations.check_address(self.host, address)
         return reached
+
+    def getresponse(self) -> Any:
+        """Raises what urllib3 raises. Reading the answer raises MalformedListing when it is too long."""
+        response: Any = super().getresponse()
+        # What botocore reads an answer by.
+        response.stream = functools.partial(_limited, response.stream, self.host)
+        return response
+
+
+def _limited(stream: Callable[..., Iterator[bytes]], host: str, *arguments: Any, **options: Any) -> Iterator[bytes]:
+    """What `stream` yields, up to LARGEST_ANSWER bytes."""
+    taken = 0
+    for chunk in stream(*arguments, **options):
+        taken += len(chunk)
+        if taken > LARGEST_ANSWER:
+            raise MalformedListing(
+                f"{host} answers more than {LARGEST_ANSWER} bytes to one question, which S3 does not: check AWS_ENDPOINT_URL."
+            )
+        yield chunk
 
 
 def guard(client: Any) -> None:

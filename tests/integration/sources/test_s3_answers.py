@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from modelcache.sources import errors
+from modelcache.sources import errors, s3_client
 from modelcache.sources.base import Credential, Resolution
 from modelcache.sources.s3 import S3Source
 from modelcache.sources.uri import parse_uri
@@ -128,6 +128,14 @@ def test_a_setting_that_cannot_be_one_is_named(own: Start, name: str, value: str
     with pytest.raises(errors.Unsupported, match=name) as caught:
         resolve(own(Listed("m/a", 1)), {name: value})
     assert "canary" not in str(caught.value)
+
+
+def test_a_listing_of_endless_keys_is_left(own: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(s3_client, "MAX_TEXT", 100_000)
+    server = own(*(Listed(f"m/{number:0>50}", 1) for number in range(3000)))
+    with pytest.raises(errors.MalformedListing, match="more than 100000 characters"):
+        resolve(server)
+    assert len(server.requests) == 2, "not to the end"
 
 
 def test_a_listing_that_never_comes_to_an_end_is_left(own: Start) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from modelcache.sources import destinations, errors
+from modelcache.sources import destinations, errors, s3_connections
 from modelcache.sources.base import Credential, Resolution
 from modelcache.sources.s3 import S3Source
 from modelcache.sources.uri import parse_uri
@@ -102,3 +102,20 @@ def test_whom_a_proxy_connects_to_is_for_the_proxy_to_judge(
         with contextlib.suppress(errors.SourceError):  # this proxy forwards no HEAD
             resolve(server)
     assert server.requests[0] == "GET /bucket"
+
+
+@pytest.mark.parametrize("status", [200, 404])
+def test_an_endless_answer_is_not_taken_into_memory(
+    own: Callable[..., OwnS3], monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    server = own(OBJECT)
+    monkeypatch.setattr(destinations, "_FORBIDDEN", ())
+    monkeypatch.setattr(s3_connections, "LARGEST_ANSWER", 100_000)
+    name_means(monkeypatch, "127.0.0.1", "127.0.0.1")
+    assert [file.path for file in resolve(server).files] == ["a"]
+    if status == 200:
+        server.body = b" " * 100_001
+    else:
+        server.refuse = lambda method, path: (status, "x" * 100_001, {})
+    with pytest.raises(errors.MalformedListing, match="more than 100000 bytes"):
+        resolve(server)

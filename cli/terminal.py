@@ -28,7 +28,7 @@ _PERCENT_STEP = 10
 
 @dataclass(frozen=True)
 class Row:
-    """One DynamoModel as a person wants to see it. `percent` is 0 to 100."""
+    """One DynamoModel as a person wants to see it. `percent` is 0 to 100; `origin_bytes` and `peer_bytes` came from there."""
 
     namespace: str
     name: str
@@ -39,7 +39,15 @@ class Row:
     remaining: str
     revision: str
     size: str
+    origin_bytes: int
+    peer_bytes: int
     message: str
+
+    @property
+    def shared(self) -> str:
+        """How much came from other nodes, in percent; empty while nothing has come."""
+        moved = self.origin_bytes + self.peer_bytes
+        return f"{self.peer_bytes * 100 // moved}%" if moved else ""
 
 
 def row_of(model: DynamoModel) -> Row:
@@ -58,6 +66,8 @@ def row_of(model: DynamoModel) -> Row:
         remaining=human_seconds(progress.eta_seconds) if moving and progress and progress.eta_seconds else "",
         revision=(status.resolved_version or "")[:12],
         size=status.model_size or "",
+        origin_bytes=(progress.origin_bytes or 0) if progress else 0,
+        peer_bytes=(progress.peer_bytes or 0) if progress else 0,
         message="" if phase == "Ready" else main_message(status.conditions),
     )
 
@@ -104,13 +114,13 @@ def table_of(rows: Sequence[Row], *, namespaces: bool, width: int) -> Renderable
     for title in [*(["NAMESPACE"] if namespaces else []), "NAME"]:
         table.add_column(title, overflow="fold")
     titles = ["PHASE", "NODES", "PROGRESS", "", "LEFT"]
-    for title in titles if narrow else [*titles, "RATE", "SIZE", "REVISION"]:
+    for title in titles if narrow else [*titles, "RATE", "SIZE", "FROM PEERS", "REVISION"]:
         table.add_column(title, no_wrap=True)
     for row in rows:
         cells: list[RenderableType] = [row.namespace] if namespaces else []
         cells += [row.name, Text(row.phase, style=_STYLES.get(row.phase, "")), row.nodes]
         cells += [ProgressBar(total=100, completed=row.percent, width=8 if narrow else 24), f"{row.percent}%"]
-        cells += [row.remaining] if narrow else [row.remaining, row.rate, row.size, row.revision]
+        cells += [row.remaining] if narrow else [row.remaining, row.rate, row.size, row.shared, row.revision]
         table.add_row(*cells)
     notes = [Text(f"{row.namespace}/{row.name}: {row.message}", overflow="fold") for row in rows if row.message]
     return Group(table, *notes)

@@ -143,6 +143,8 @@ class NodeState:
     problem: NodeProblem | None = None
     offers: str = ""
     started_at: str | None = None
+    origin_bytes: int = 0
+    peer_bytes: int = 0
     reported: bool = True
 
 
@@ -180,6 +182,8 @@ def _judge(name: str, view: NodeView, target: Target | None, was_ready: bool) ->
         problem=problem,
         offers=report.revision,
         started_at=report.started_at if about else None,
+        origin_bytes=report.origin_bytes if about else 0,
+        peer_bytes=report.peer_bytes if about else 0,
     )
 
 

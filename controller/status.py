@@ -115,13 +115,16 @@ def _progress(facts: Facts, target: Target | None, states: Sequence[NodeState], 
         return None
     total = target.size * facts.wanted
     done = min(sum(state.bytes_done for state in states), total)
-    old = previous.progress
-    if old and not all(state.reported for state in states) and target.is_that_of(facts, previous):
+    old = previous.progress if target.is_that_of(facts, previous) else None
+    if old and not all(state.reported for state in states):
         # After a restart of the controller: agents that have not spoken yet have not lost their bytes.
         done = min(max(done, old.bytes_done), total)
     all_ready = all(state.standing is Standing.READY for state in states) and len(states) >= facts.wanted
     percent = done * 100 // total if total else (100 if all_ready else 0)
     rate = sum(state.bytes_per_second for state in states) if done < total else 0
+    # What has been read stays so, also when those who did it know nothing of it any more (a restart) or have gone.
+    origin = max(sum(state.origin_bytes for state in states), (old.origin_bytes or 0) if old else 0)
+    peers = max(sum(state.peer_bytes for state in states), (old.peer_bytes or 0) if old else 0)
     return Progress(
         bytes_done=done,
         bytes_total=total,
@@ -129,6 +132,8 @@ def _progress(facts: Facts, target: Target | None, states: Sequence[NodeState], 
         summary=f"{percent}%",
         bytes_per_second=rate or None,
         eta_seconds=-((done - total) // rate) if rate else None,
+        origin_bytes=origin or None,
+        peer_bytes=peers or None,
     )
 
 

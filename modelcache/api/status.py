@@ -81,6 +81,25 @@ class Progress(Base, frozen=True, kw_only=True):
         Annotated[int, Meta(description="Rate of all nodes together.", extra_json_schema={"format": "int64"})] | None
     ) = None
     eta_seconds: Annotated[int, Meta(description="Estimated time to completion.")] | None = None
+    origin_bytes: (
+        Annotated[
+            int,
+            Meta(
+                description="Bytes that nodes have read from the source for this revision.",
+                extra_json_schema={"format": "int64"},
+            ),
+        ]
+        | None
+    ) = None
+    peer_bytes: (
+        Annotated[
+            int,
+            Meta(
+                description="Bytes that nodes have got from each other instead.", extra_json_schema={"format": "int64"}
+            ),
+        ]
+        | None
+    ) = None
 
 
 class NodeProblem(Base, frozen=True, kw_only=True):

@@ -82,6 +82,8 @@ def row(**changes: Any) -> Row:
             remaining="",
             revision="",
             size="",
+            origin_bytes=0,
+            peer_bytes=0,
             message="",
         ),
         **changes,
@@ -106,6 +108,20 @@ def test_the_table_has_a_bar_and_every_row() -> None:
     assert "one" in text
     assert "two" in text
     assert "━" in text
+
+
+def test_where_bytes_came_from_is_shown_once_some_have_come() -> None:
+    assert [row(origin_bytes=o, peer_bytes=p).shared for o, p in ((0, 0), (7, 0), (1, 2), (0, 5))] == [
+        "",
+        "0%",
+        "66%",
+        "100%",
+    ]
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(table_of([row(origin_bytes=1, peer_bytes=2)], namespaces=True, width=200))
+    text = console.export_text()
+    assert "FROM PEERS" in text
+    assert "66%" in text
 
 
 @pytest.mark.parametrize("width", [60, 80, 200])

@@ -161,6 +161,26 @@ def test_an_agent_cannot_report_more_than_there_is() -> None:
     assert status.progress.bytes_done == SIZE
 
 
+def test_where_bytes_came_from_is_counted_over_all_nodes_and_not_forgotten() -> None:
+    def came_from(nodes: dict[str, NodeView], previous: Status, **changes: Any) -> tuple[Status, object]:
+        status = build_status(facts(nodes, **changes), previous)
+        assert status.progress is not None
+        return status, (status.progress.origin_bytes, status.progress.peer_bytes)
+
+    nothing = {"a": node(Phase.PENDING), "b": node(Phase.PENDING)}
+    assert came_from(nothing, EMPTY)[1] == (None, None)
+    nodes = {"a": node(origin_bytes=60, peer_bytes=5), "b": node(origin_bytes=40, peer_bytes=95)}
+    read, numbers = came_from(nodes, EMPTY)
+    assert numbers == (100, 100)
+    # An agent that was restarted has read nothing, and one that has gone says nothing.
+    assert came_from({"a": node(), "b": node(peer_bytes=1)}, read)[1] == (100, 100)
+    assert came_from({"a": node(origin_bytes=160)}, read)[1] == (160, 100)
+    # Another revision has been read from nowhere yet; what is said of the one before does not count for it.
+    newer = pinned("2" * 40)
+    nodes = {"a": node(of=PINNED, origin_bytes=60), "b": node(Phase.DOWNLOADING, of=newer, origin_bytes=3)}
+    assert came_from(nodes, read, pinned=newer)[1] == (3, None)
+
+
 def test_one_node_is_available_all_nodes_are_ready() -> None:
     status = build_status(facts({"a": node(), "b": node(Phase.DOWNLOADING)}), EMPTY)
     assert conditions(status)["Available"] == ("True", "NodesReady")

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from local.kube import errors, metadata, ownership, patches
+from local.kube import errors, metadata, ownership, patches, typed
 from local.kube.addresses import ServiceAddresses
 from local.kube.admission import Admission, Write
 from local.kube.builtin_defaults import complete
@@ -133,6 +133,9 @@ class Writer:
         resource = target.resource
         expected = kind_of(resource)
         config = read_object(body, expected)
+        check_kind(config, expected, custom=resource.custom)
+        if resource.custom and (faults := typed.faults(schema_of(resource), config)):
+            raise _mistyped(target, config, faults)
         warnings = self._accept(target, config, expected, body, options, partial=True)
         _check_applied(target, config)
         stored = self._store.get(resource.storage_key, target.namespace, target.name)
@@ -173,7 +176,7 @@ class Writer:
         check_kind(obj, expected, custom=resource.custom)
         unknown = canonical(resource, obj, expected, partial=partial)
         if partial and unknown and not resource.custom:
-            raise _undeclared(target, unknown)
+            raise _mistyped(target, obj, [f".{path}: field not declared in schema" for path in unknown])
         duplicates = []
         if body is not None and options.validation in ("Strict", WARN):
             duplicates = body.duplicates()
@@ -350,14 +353,14 @@ def _check_applied(target: Target, config: Object) -> None:
     _check_name(target, config)
 
 
-def _undeclared(target: Target, unknown: list[str]) -> ApiError:
-    """The real server's answer to an applied field that a built-in kind does not have: a plain error, hence the 500."""
+def _mistyped(target: Target, config: Object, faults: list[str]) -> ApiError:
+    """The real server's answer to a configuration that does not fit the schema: a plain error, hence the 500. It names the
+    object as the configuration does, which may leave out the namespace."""
     kind = f"{target.resource.api_version}, Kind={target.resource.kind}"
-    listed = "\n".join(f".{path}: field not declared in schema" for path in unknown)
-    if len(unknown) > 1:
-        listed = f"errors:\n{listed}"
-    where = f"{target.namespace}/{target.name}; {kind}"
-    return ApiError(500, "", f"failed to create typed patch object ({where}): {listed}")
+    meta = config.get("metadata")
+    namespace, name = (str(meta.get(key) or "") if isinstance(meta, dict) else "" for key in ("namespace", "name"))
+    listed = faults[0] if len(faults) == 1 else "\n  ".join(["errors:", *faults])
+    return ApiError(500, "", f"failed to create typed patch object ({namespace}/{name}; {kind}): {listed}")
 
 
 def _uid_conflict(resource: Resource, before: Object, asked: str) -> ApiError:

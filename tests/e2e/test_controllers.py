@@ -19,7 +19,9 @@ from tests.support.workers_process import WorkersProcess
 pytestmark = [pytest.mark.e2e, pytest.mark.conformance]
 
 FILES = {"config.json": b"{}", "model.safetensors": b"weights" * 200_000}
-QUICK = ("--lease-duration", "4", "--certificate-lifetime", "10", "--heartbeat", "2", "--agent-timeout", "120")
+# Short enough to wait for, and long against what a machine with ten processes for each core takes: a leader that cannot renew
+# in time begins its term anew each time, and with leases of 4 s agents were not connected after three minutes.
+QUICK = ("--lease-duration", "6", "--certificate-lifetime", "15", "--heartbeat", "2", "--agent-timeout", "120")
 ENROLLED = "has a certificate until"
 IMPATIENT = "tests.support.impatient"
 LORA = "my-lora"
@@ -124,7 +126,7 @@ def workers(pair: CacheCluster, kubeconfig: Path, namespace: str) -> Iterator[Wo
     process.close()
 
 
-@pytest.mark.timeout(300)  # leases and certificates have to run out in it, on a machine that may be busy
+@pytest.mark.timeout(900)  # leases and certificates have to run out in it, on a machine that may be busy
 def test_controllers_die_and_nothing_is_done_twice(
     pair: CacheCluster, workers: WorkersProcess, api: Api, namespace: str
 ) -> None:
@@ -155,12 +157,11 @@ def test_controllers_die_and_nothing_is_done_twice(
     pair.kill(lone)
     pair.start_agent(lone, module=IMPATIENT)
     wait_until(lambda: "no new certificate" in pair.logs(lone), what="the agent works without a controller")
-    wait_until(lambda: datetime.now(UTC) > certified_until(pair, lasting), what="the other one's certificate ends")
-    witness.check()
 
     # An engine that has forgotten its adapter gets it back.
     workers.restart("worker")
     wait_until(lambda: workers.all_adapters() == {"worker": {LORA}}, what="the adapter is loaded again")
+    wait_until(lambda: datetime.now(UTC) > certified_until(pair, lasting), what="the other one's certificate ends")
     witness.check()
 
     # Neither has a certificate that a peer would accept: what is damaged comes from the source.
@@ -200,6 +201,10 @@ def test_without_any_controller_nodes_serve_and_mend_from_each_other(
     one.create("hf://org/name")
     one.wait_ready()
     expected, read = tree_of(repository), cluster.hub.file_bytes()
+    progress = one.status()["progress"]
+    # What was begun twice on a busy machine, the origin has sent and nobody has taken, or was taken twice.
+    assert 0 < progress["originBytes"] <= read
+    assert progress["originBytes"] + progress.get("peerBytes", 0) >= progress["bytesTotal"]
     cluster.kill("controller")
     damaged = cluster.paths(cluster.nodes[0]).current(one.namespace, one.name) / "model.safetensors"
     damaged.chmod(0o644)

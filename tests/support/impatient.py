@@ -6,12 +6,13 @@ python -m tests.support.impatient controller ...
 
 from __future__ import annotations
 
-from agent import main
+from agent import enrolment, main
 from agent.lora import session
 from cli.main import app
 from controller import reconcile, resolution
 
 if __name__ == "__main__":
+    enrolment.LOOK_SECONDS = 1.0
     main.ALONE_SECONDS = 1.0
     session.RECHECK_SECONDS = 1.0
     for module in (reconcile, resolution):

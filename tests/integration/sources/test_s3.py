@@ -1,108 +1,30 @@
 """`s3://` against moto and nanio: what a folder is, which checksums and versions are found, and who may read."""
 
 import base64
-import contextlib
 import hashlib
-import http.server
-import ipaddress
 import json
 import os
-import threading
-import urllib.request
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
 from agent.store import Store
-from agent.transfer import Downloader, TransferSettings
 from agent.transfer.errors import IntegrityError
-from controller.request import Request
-from controller.resolver import build_manifest
 from modelcache.checksums import Checksum
 from modelcache.manifest import Manifest, ManifestError
-from modelcache.sources import destinations, errors
-from modelcache.sources.base import Credential, Resolution, SourceFile
+from modelcache.sources import errors
+from modelcache.sources.base import Credential, Resolution
 from modelcache.sources.s3 import S3Source
 from modelcache.sources.s3_client import SAMPLE
 from modelcache.sources.uri import parse_uri
-from tests.support.instant_clock import InstantClock
 from tests.support.nginx import AUTHORITY
-from tests.support.s3 import S3, Listed, OwnS3, moto, nanio
+from tests.support.s3 import S3, Listed, OwnS3
+from tests.support.s3_models import fetch, manifest_of, put, resolve
+
+pytestmark = pytest.mark.usefixtures("no_ambient_identity")
+
 
 MIB = 1024 * 1024
-
-
-@pytest.fixture(autouse=True)
-def no_ambient_identity(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        monkeypatch.delenv(name)
-    # Without a network there is no instance whose profile could be asked for.
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "no-config"))
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "no-credentials"))
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[S3]:
-    with moto() as running:
-        yield running
-
-
-@pytest.fixture
-def bucket(s3: S3, request: pytest.FixtureRequest) -> str:
-    name = "b-" + hashlib.sha1(request.node.nodeid.encode()).hexdigest()[:20]
-    s3.client.create_bucket(Bucket=name)
-    return name
-
-
-@pytest.fixture
-def own() -> Iterator[Callable[..., OwnS3]]:
-    with contextlib.ExitStack() as stack:
-
-        def start(*objects: Listed, certificate: Path | None = None) -> OwnS3:
-            server = OwnS3(objects, certificate)
-            stack.callback(server.close)
-            return server
-
-        yield start
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = Store.open(tmp_path / "cache")
-    yield opened
-    opened.close()
-
-
-def put(s3: S3, bucket: str, objects: Mapping[str, bytes], **more: str) -> None:
-    for key, body in objects.items():
-        s3.client.put_object(Bucket=bucket, Key=key, Body=body, **more)
-
-
-def resolve(
-    s3: S3, uri: str, revision: str | None = None, include: tuple[str, ...] = (), exclude: tuple[str, ...] = ()
-) -> Resolution:
-    return S3Source().resolve(parse_uri(uri), revision, s3.credential, include, exclude)
-
-
-def manifest_of(uri: str, resolution: Resolution) -> Manifest:
-    return build_manifest(Request(parse_uri(uri), None), resolution)
-
-
-def fetch(store: Store, s3: S3, manifest: Manifest) -> dict[str, str]:
-    """What an agent does: path -> sha256 of what is in the store."""
-    source, uri = S3Source(), parse_uri(manifest.source)
-
-    def locate(file: object) -> object:
-        listed = SourceFile(
-            **{name: getattr(file, name) for name in ("path", "size", "etag", "checksum", "locator", "sha256")}
-        )
-        return source.locate(uri, manifest.revision, listed, s3.credential)
-
-    settings = TransferSettings(piece_bytes=256 * 1024, reserve_bytes=0)
-    with Downloader(store, settings, clock=InstantClock(), environ={}) as downloader, store.hold() as hold:
-        return dict(downloader.fetch(manifest, locate, namespace="team", hold=hold))  # type: ignore[arg-type]  # typed loosely above
 
 
 def test_a_prefix_is_a_folder(s3: S3, bucket: str) -> None:
@@ -353,190 +275,3 @@ def test_absent_things_have_names(s3: S3, bucket: str) -> None:
         resolve(s3, f"s3://{bucket}/m", None, ("*.bin",))
     with pytest.raises(errors.RevisionNotFound, match="v1"):
         resolve(s3, f"s3://{bucket}/m", "v1")
-
-
-@pytest.fixture(scope="module")
-def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
-    with nanio(tmp_path_factory.mktemp("nanio")) as running:
-        files = tmp_path_factory.mktemp("files")
-        (files / "config.json").write_bytes(b"{}")
-        (files / "model.safetensors").write_bytes(b"weights " * 100_000)
-        running.s5cmd("mb", "s3://bucket")
-        running.s5cmd("cp", f"{files}/", "s3://bucket/models/tiny/")
-        yield running
-
-
-class TestIdentity:
-    """nanio checks every signature; there is exactly one identity that it knows."""
-
-    def test_static_keys(self, strict: S3, store: Store) -> None:
-        uri = "s3://bucket/models/tiny"
-        manifest = manifest_of(uri, resolve(strict, uri))
-        got = fetch(store, strict, manifest)
-        assert got["model.safetensors"] == hashlib.sha256(b"weights " * 100_000).hexdigest()
-
-    def test_wrong_keys(self, strict: S3) -> None:
-        for wrong in (S3(strict.url), S3(strict.url, key_id="AKIAWRONG", secret=strict.secret)):
-            with pytest.raises(errors.Unauthorized, match="secretRef"):
-                resolve(wrong, "s3://bucket/models/tiny")
-
-    def test_no_keys(self, strict: S3, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", strict.url)
-        with pytest.raises(errors.Unauthorized, match="there is no credential"):
-            S3Source().resolve(parse_uri("s3://bucket/models/tiny"), None, None, (), ())
-        anonymous = Credential({"AWS_NO_SIGN_REQUEST": "true", "AWS_ENDPOINT_URL": strict.url})
-        with pytest.raises(errors.Unauthorized, match="not public"):
-            S3Source().resolve(parse_uri("s3://bucket/models/tiny"), None, anonymous, (), ())
-
-    def test_the_environment_is_never_mixed_into_a_secret(self, strict: S3, monkeypatch: pytest.MonkeyPatch) -> None:
-        for name, value in strict.secret_values.items():
-            monkeypatch.setenv(name, value)
-        assert S3Source().resolve(parse_uri("s3://bucket/models/tiny"), None, None, (), ()).files
-        elsewhere = Credential({"AWS_ENDPOINT_URL": "http://127.0.0.1:9"})
-        with pytest.raises(errors.Unauthorized, match="AWS_SECRET_ACCESS_KEY"):
-            S3Source().resolve(parse_uri("s3://bucket/models/tiny"), None, elsewhere, (), ())
-
-    def test_a_profile(self, strict: S3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        profile = tmp_path / "credentials"
-        profile.write_text(f"[models]\naws_access_key_id = {strict.key_id}\naws_secret_access_key = {strict.secret}\n")
-        monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(profile))
-        monkeypatch.setenv("AWS_PROFILE", "models")
-        monkeypatch.setenv("AWS_ENDPOINT_URL", strict.url)
-        assert S3Source().resolve(parse_uri("s3://bucket/models/tiny"), None, None, (), ()).files
-        monkeypatch.setenv("AWS_PROFILE", "no-such-profile")
-        with pytest.raises(errors.Unauthorized, match="ProfileNotFound"):
-            S3Source().resolve(parse_uri("s3://bucket/models/tiny"), None, None, (), ())
-
-    def test_pod_identity(self, strict: S3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        """EKS Pod Identity: an agent on the node answers with temporary keys to who shows his projected token."""
-        shown: list[str | None] = []
-
-        def answer(handler: http.server.BaseHTTPRequestHandler) -> bytes:
-            shown.append(handler.headers.get("Authorization"))
-            return temporary(strict)
-
-        token = tmp_path / "token"
-        token.write_text("projected-token")
-        monkeypatch.setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", str(token))
-        monkeypatch.setenv("AWS_ENDPOINT_URL", strict.url)
-        with answering(answer) as url:
-            monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{url}/v1/credentials")
-            assert S3Source().resolve(parse_uri("s3://bucket/models/tiny"), None, None, (), ()).files
-        assert shown == ["projected-token"]
-
-    def test_an_instance_profile(self, strict: S3, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The metadata service of the machine, in its second version: a token of a session, the role, and its keys."""
-        asked: list[str] = []
-
-        def answer(handler: http.server.BaseHTTPRequestHandler) -> bytes:
-            asked.append(f"{handler.command} {handler.path}")
-            if handler.command == "PUT":
-                return b"session-token"
-            assert handler.headers["X-aws-ec2-metadata-token"] == "session-token"
-            return b"the-role" if handler.path.endswith("/") else temporary(strict)
-
-        monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "false")
-        monkeypatch.setenv("AWS_ENDPOINT_URL", strict.url)
-        with answering(answer) as url:
-            monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", url)
-            source, uri = S3Source(), parse_uri("s3://bucket/models/tiny")
-            resolution = source.resolve(uri, None, None, (), ())
-            assert "X-Amz-Signature" in source.locate(uri, resolution.revision, resolution.files[0], None).url
-        assert asked == [
-            "PUT /latest/api/token",
-            "GET /latest/meta-data/iam/security-credentials/",
-            "GET /latest/meta-data/iam/security-credentials/the-role",
-        ]
-
-    def test_a_service_for_credentials_is_asked_for_those_and_never_as_a_source(
-        self, strict: S3, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        asked: list[str] = []
-
-        def answer(handler: http.server.BaseHTTPRequestHandler) -> bytes:
-            asked.append(handler.path)
-            return temporary(strict)
-
-        # As if loopback, where the service of this test is, were link-local.
-        monkeypatch.setattr(destinations, "_FORBIDDEN", (ipaddress.ip_network("127.0.0.0/8"),))
-        with answering(answer) as url:
-            monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{url}/v1/credentials")
-            monkeypatch.setenv("AWS_ENDPOINT_URL", url)
-            with pytest.raises(errors.Unsupported, match="no source is read from there"):
-                S3Source().resolve(parse_uri("s3://bucket/models/tiny"), None, None, (), ())
-        assert asked == ["/v1/credentials"]
-
-    def test_a_metadata_service_that_has_no_role(self, strict: S3, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "false")
-        monkeypatch.setenv("AWS_ENDPOINT_URL", strict.url)
-        with answering(lambda handler: None) as url:
-            monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", url)
-            with pytest.raises(errors.Unauthorized, match=r"there is no credential: set spec\.source\.secretRef"):
-                S3Source().resolve(parse_uri("s3://bucket/models/tiny"), None, None, (), ())
-
-
-def temporary(s3: S3) -> bytes:
-    """Keys as services for credentials give them."""
-    keys = {"Code": "Success", "AccessKeyId": s3.key_id, "SecretAccessKey": s3.secret, "Token": "",
-            "Expiration": "2099-01-01T00:00:00Z"}  # fmt: skip
-    return json.dumps(keys).encode()
-
-
-@contextlib.contextmanager
-def answering(answer: Callable[[http.server.BaseHTTPRequestHandler], bytes | None]) -> Iterator[str]:
-    """A service on loopback, at this address; None: 404."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            body = answer(self)
-            self.send_response(404 if body is None else 200)
-            self.send_header("Content-Length", str(len(body or b"")))
-            self.end_headers()
-            self.wfile.write(body or b"")
-
-        do_PUT = do_GET
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
-@pytest.mark.parametrize("secret", [True, False])
-def test_a_public_bucket_is_read_without_signing(
-    s3: S3, bucket: str, monkeypatch: pytest.MonkeyPatch, secret: bool
-) -> None:
-    put(s3, bucket, {"m/a": b"public"}, ACL="public-read")
-    settings = {"AWS_NO_SIGN_REQUEST": "true", "AWS_ENDPOINT_URL": s3.url}
-    credential = Credential(settings) if secret else None
-    if not secret:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", s3.url)  # and the chain finds nothing
-    uri, source = parse_uri(f"s3://{bucket}/m"), S3Source()
-    resolution = source.resolve(uri, None, credential, (), ())
-    location = source.locate(uri, resolution.revision, resolution.files[0], credential)
-    assert "Signature" not in location.url
-    with urllib.request.urlopen(location.url, timeout=30) as response:
-        assert response.read() == b"public"
-
-
-def test_irsa(s3: S3, bucket: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The projected token of a ServiceAccount is exchanged for keys by STS (here that of moto)."""
-    put(s3, bucket, {"m/a": b"1"})
-    token = tmp_path / "token"
-    token.write_text("eyJhbGciOiJub25lIn0.e30.")
-    monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(token))
-    monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/models")
-    monkeypatch.setenv("AWS_ENDPOINT_URL", s3.url)
-    monkeypatch.setenv("AWS_REGION", "us-east-1")
-    source = S3Source()
-    uri = parse_uri(f"s3://{bucket}/m")
-    resolution = source.resolve(uri, None, None, (), ())
-    location = source.locate(uri, resolution.revision, resolution.files[0], None)
-    assert "X-Amz-Security-Token" in location.url, "signed with the keys that STS gave"
-    assert "Security-Token" not in repr(location)

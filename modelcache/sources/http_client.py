@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -32,6 +33,7 @@ from modelcache.sources.errors import (
     Unsupported,
 )
 from modelcache.sources.http import LAST_MODIFIED, url_of
+from modelcache.sources.limit import Limit
 from modelcache.sources.patience import retry_after
 from modelcache.sources.select import selected
 from modelcache.sources.sums import FILE_NAME, LARGEST, parse_sums
@@ -64,6 +66,7 @@ class HttpClient:
         self._credential = headers
         self._clock = clock
         self._deadline = clock() + _DEADLINE
+        self._limits: list[Limit] = []
         self._client = httpx2.Client(
             verify=tls_context(environ, authorities),
             headers={"User-Agent": "dynamo-model-cache", "Accept": "*/*", "Accept-Encoding": "identity"},
@@ -78,6 +81,11 @@ class HttpClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._client.close()
+        for limit in self._limits:
+            limit.lift()
+
+    def _limit(self, connection: socket.socket) -> None:
+        self._limits.append(Limit(connection, _DEADLINE))
 
     def file(self, name: str) -> SourceFile:
         """The one file of the URI. Raises SourceError."""
@@ -160,7 +168,9 @@ class HttpClient:
             self._check_deadline()
             headers = {"Range": "bytes=0-0"} if first_byte else {}
             headers.update(self._credential if origin_of(target) == origin else {})
-            asked = self._client.stream("GET", target, headers=headers, extensions={"trace": guard(target)})
+            asked = self._client.stream(
+                "GET", target, headers=headers, extensions={"trace": guard(target, self._limit)}
+            )
             with self._translated(target), asked as response:
                 if response.status_code in REDIRECTS:
                     target = _next(target, response)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import urllib.request
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -33,7 +34,9 @@ def next_address(url: str, location: str, where: str) -> str:
     return target
 
 
-def guard(url: str) -> Callable[[str, Mapping[str, Any]], None]:
+def guard(
+    url: str, connected: Callable[[socket.socket], None] | None = None
+) -> Callable[[str, Mapping[str, Any]], None]:
     """What httpcore calls at each step of a request (its extension `trace`): stops it before anything is sent astray.
 
     Before connecting, where the answer is clear from the host; and again with the address that was connected to, since the
@@ -52,8 +55,12 @@ def guard(url: str) -> Callable[[str, Mapping[str, Any]], None]:
             if not to_proxy:
                 with contextlib.suppress(OSError):  # that it stands for nothing, connecting will tell
                     destinations.check_name(info["host"], info["port"])
-        elif event == "connection.connect_tcp.complete" and not to_proxy:
+        elif event == "connection.connect_tcp.complete":
             stream = info["return_value"]
+            if connected is not None:
+                connected(stream.get_extra_info("socket"))
+            if to_proxy:
+                return
             address = destinations.address_of(str(stream.get_extra_info("server_addr")[0]))
             if address is not None and destinations.is_forbidden(address):
                 stream.close()

@@ -6,11 +6,12 @@ from email.utils import formatdate
 
 import pytest
 
-from modelcache.sources import errors
+from modelcache.sources import errors, http_client
 from modelcache.sources.base import Credential, Resolution
 from modelcache.sources.http import HttpSource
 from modelcache.sources.uri import parse_uri
-from tests.support.origin import Fault, Origin, redirect, status
+from tests.support.origin import Fault, Origin, redirect, stalls, status
+from tests.support.waiting import PATIENCE
 
 CONTENT = b"weights"
 SUM = hashlib.sha256(CONTENT).hexdigest()
@@ -77,3 +78,13 @@ def test_a_server_that_never_comes_to_an_end_is_left(origin: Origin) -> None:
         source.resolve(parse_uri(origin.url("/m/")), None, None, (), ())
     assert caught.value.retryable
     assert [seen.path for seen in origin.seen] == ["/m/SHA256SUMS"]
+
+
+@pytest.mark.parametrize("after", [0, 3])
+def test_a_server_that_falls_silent_is_left(origin: Origin, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
+    monkeypatch.setattr(http_client, "_DEADLINE", 0.05)
+    origin.files["/m/SHA256SUMS"] = f"{SUM}  file\n".encode()
+    origin.fail("/m/SHA256SUMS", stalls(after))
+    source = HttpSource({}, timeout=PATIENCE, clock=lambda: 0.0)
+    with pytest.raises(errors.Unreachable):
+        source.resolve(parse_uri(origin.url("/m/")), None, None, (), ())

@@ -6,6 +6,7 @@ import contextlib
 import ipaddress
 import os
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +21,7 @@ from modelcache.sources.uri import parse_uri
 from tests.support.connect_proxy import ConnectProxy
 from tests.support.nginx import AUTHORITY
 from tests.support.s3 import Listed, OwnS3
+from tests.support.waiting import PATIENCE
 
 NAME = "rebinding.example"
 OBJECT = Listed("m/a", 1, content=b"a")
@@ -119,3 +121,28 @@ def test_an_endless_answer_is_not_taken_into_memory(
         server.refuse = lambda method, path: (status, "x" * 100_001, {})
     with pytest.raises(errors.MalformedListing, match="more than 100000 bytes"):
         resolve(server)
+
+
+@pytest.mark.parametrize("body", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n<"])
+def test_a_server_that_never_comes_to_an_end_is_left(monkeypatch: pytest.MonkeyPatch, body: bytes) -> None:
+    monkeypatch.setattr(s3_connections, "LONGEST_ANSWER", 0.05)
+    monkeypatch.setattr(destinations, "_FORBIDDEN", ())
+    with socket.create_server(("127.0.0.1", 0)) as listening, contextlib.ExitStack() as accepted:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):  # the end of the test
+                while True:
+                    connection = accepted.enter_context(listening.accept()[0])
+                    connection.recv(65536)
+                    connection.sendall(body)
+
+        threading.Thread(target=serve, daemon=True).start()
+        values = {
+            "AWS_ACCESS_KEY_ID": "a",
+            "AWS_SECRET_ACCESS_KEY": "s",
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{listening.getsockname()[1]}",
+        }
+        source = S3Source({}, timeout=PATIENCE)
+        with pytest.raises(errors.Unreachable):
+            source.resolve(parse_uri("s3://bucket/m"), None, Credential(values), (), ())
+        listening.shutdown(socket.SHUT_RDWR)

@@ -121,6 +121,8 @@ def headers_from(uri: SourceURI, credential: Credential | None) -> dict[str, str
             "The Secret of spec.source.secretRef has neither the key 'token' nor 'username' and 'password': add them, or "
             "name the key of a bearer token in spec.source.secretRef.key."
         )
+    if ":" in user:  # where the password would begin (RFC 7617, section 2)
+        raise Unauthorized("The 'username' in the Secret of spec.source.secretRef contains ':': store the user alone.")
     return {"Authorization": f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"}
 
 

@@ -49,6 +49,24 @@ def test_an_answer_that_is_no_file(origin: Origin, fault: Fault, reason: str, sa
     assert says in caught.value.message
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"Token": "canary"},
+        {"token": "canary\nx"},
+        {"token": "\ufeffcanary"},
+        {"username": "canary"},
+        {"username": "user:canary", "password": "canary"},
+    ],
+)
+def test_a_credential_that_cannot_be_sent_is_not_tried(origin: Origin, values: dict[str, str]) -> None:
+    with pytest.raises(errors.Unauthorized, match=r"spec\.source\.secretRef") as caught:
+        resolve(origin, "/m/file", Credential(values))
+    assert "canary" not in caught.value.message
+    assert origin.seen == []
+
+
 def test_the_time_to_wait_may_be_a_date(origin: Origin) -> None:
     origin.fail("/m/file", status(429, Retry_After=formatdate(4_000_000_000, usegmt=True)))
     with pytest.raises(errors.RateLimited) as caught:

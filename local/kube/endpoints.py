@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from aiohttp import web
 
-from local.kube import errors, parameters, patches, responses, reviews
+from local.kube import authorization, errors, parameters, patches, responses, reviews
 from local.kube.cluster import Cluster
 from local.kube.conversion import encoded, view
 from local.kube.documents import Body
@@ -70,6 +70,7 @@ class Endpoints:
         allowed = below.verbs if below else route.resource.verbs
         if handler is None or verb not in allowed or (route.everywhere and verb not in ("list", "deletecollection")):
             raise errors.plain_method_not_allowed()
+        authorization.check(self._cluster.store, self._user(request), verb, route, request.query)
         return await handler(request, route)
 
     # Reading

@@ -1,8 +1,7 @@
 """What a user may do, by the Roles and bindings that are stored: as the RBAC authorizer of a real server decides.
 
-Only asked, never enforced: what reaches this server is one person's, and may do everything. But whoever asks (the reviews of
-authorization.k8s.io, for himself or for somebody else) gets the answer that he would get from a cluster. Rules of aggregated
-ClusterRoles are what is written in them; there is no controller that fills them in.
+In force for requests (`authorization`), and told to whoever asks for himself or for somebody else (`reviews`). Rules of
+aggregated ClusterRoles are what is written in them; there is no controller that fills them in.
 
 What a real server gives everybody, it stores as ClusterRoles when it starts. Here those are DEFAULTS and no objects.
 """

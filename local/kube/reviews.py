@@ -1,7 +1,6 @@
 """Questions that are answered and not stored: who is this, and may they.
 
-What somebody may do, the stored Roles say (`rbac`), for himself as for somebody else who is named in the question. Nothing
-of it is enforced: the server listens on loopback only, and its callers are one person's processes.
+What somebody may do, the stored Roles say (`rbac`), for himself as for somebody else who is named in the question.
 """
 
 from collections.abc import Iterator

@@ -23,7 +23,9 @@ def somebody(kubectl: Kubectl, namespace: str) -> Iterator[str]:
     user = f"somebody-{secrets.token_hex(4)}"
     subjects = [{"kind": "User", "name": user, "apiGroup": RBAC}]
     kinds = {
-        "Role": [{"apiGroups": [""], "resources": ["secrets"], "resourceNames": ["one", "two"], "verbs": ["get"]}],
+        "Role": [
+            {"apiGroups": [""], "resources": ["secrets"], "resourceNames": ["one", "two"], "verbs": ["get", "list"]}
+        ],
         "ClusterRole": [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["list", "get"]}],
     }
     objects: list[Json] = []
@@ -48,7 +50,7 @@ def somebody(kubectl: Kubectl, namespace: str) -> Iterator[str]:
 def test_a_user_is_told_what_he_may_in_a_namespace(kubectl: Kubectl, namespace: str, somebody: str) -> None:
     nobody = listed(kubectl, namespace, "nobody")
     everywhere = {("configmaps", "", ("get", "list"))}
-    here = {("secrets", "one", ("get",)), ("secrets", "two", ("get",))}
+    here = {("secrets", name, ("get", "list")) for name in ("one", "two")}
     assert listed(kubectl, namespace, somebody) - nobody == everywhere | here
     assert listed(kubectl, "default", somebody) - nobody == everywhere
     # What everybody may, and nobody may miss.
@@ -66,6 +68,33 @@ def test_single_questions_have_the_same_answers(kubectl: Kubectl, namespace: str
     assert can("list", "configmaps", where="default") == "yes"
     assert can("get", "/version") == "yes"
     assert can("get", "/metrics") == "no"
+
+
+def test_requests_are_answered_as_the_questions_about_them(api: Api, namespace: str, somebody: str) -> None:
+    def ask(method: str, path: str, body: object = None, **query: str) -> Response:
+        return api.request(method, path, body, query=query, headers={"Impersonate-User": somebody})
+
+    core, configmap = "/api/v1", {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "one"}}
+    secrets_here = f"{core}/namespaces/{namespace}/secrets"
+    assert ask("GET", f"{secrets_here}/one").expect(404)["reason"] == "NotFound"
+    assert ask("GET", f"{secrets_here}/three").expect(403)["message"] == (
+        f'secrets "three" is forbidden: User "{somebody}" cannot get resource "secrets" in API group "" in the namespace '
+        f'"{namespace}"'
+    )
+    ask("GET", secrets_here).expect(403)
+    ask("GET", secrets_here, fieldSelector="metadata.name=one").expect(200)
+    ask("GET", secrets_here, fieldSelector="metadata.name=one", watch="true").expect(403)
+    ask("GET", f"{core}/namespaces/default/secrets/one").expect(403)
+    assert ask("GET", f"{core}/configmaps").expect(200)["kind"] == "ConfigMapList"
+    for method, path, body in (
+        ("POST", "configmaps", configmap), ("PUT", "configmaps/one", configmap), ("PATCH", "configmaps/one", {}),
+        ("DELETE", "configmaps/one", None), ("DELETE", "configmaps", None),
+    ):  # fmt: skip
+        assert ask(method, f"{core}/namespaces/{namespace}/{path}", body).expect(403)["reason"] == "Forbidden"
+    assert ask("GET", f"{core}/nodes").expect(403)["message"] == (
+        f'nodes is forbidden: User "{somebody}" cannot list resource "nodes" in API group "" at the cluster scope'
+    )
+    ask("GET", "/api").expect(200)
 
 
 def test_who_is_impersonated_is_who_asks(kubectl: Kubectl, namespace: str) -> None:

@@ -72,6 +72,8 @@ class _Evaluator:
                 return NONE
             raise CelError(f"no such key: {node.field_name}")
         value = target[node.field_name]
+        if isinstance(value, CelError):
+            raise value
         return Optional(value) if node.optional or lifted else value
 
     def map(self, node: MapNode, scope: Mapping[str, Any]) -> dict[Any, Any]:

@@ -3,14 +3,14 @@
 A rule on a schema node runs for every value of that node, with `self` bound to the value and, on updates, `oldSelf` to
 what was there before. Values without a counterpart before (new entries, items of lists without keys) do not run rules
 about changes, unless these take `oldSelf` as an optional. Rules that a part broke before and that did not change since
-are forgiven (ratcheting), except rules about changes.
+are forgiven (ratcheting), except rules about changes; a rule that cannot be evaluated is forgiven to nobody.
 """
 
 from collections.abc import Iterator
 from typing import Any
 
 from local.kube.causes import NO_FIELD, OMITTED, Cause, duplicate, forbidden, invalid, join_path, required
-from local.kube.cel.compile import OLD_SELF, SELF, CompiledRule, Program, compile_rules, field_path
+from local.kube.cel.compile import OLD_SELF, SELF, CompiledRule, compile_rules, field_path
 from local.kube.cel.evaluate import evaluate
 from local.kube.cel.functions import CelError
 from local.kube.cel.types import Schema, is_resource_root
@@ -73,28 +73,31 @@ def _rules_of(schema: Schema, value: Any, old: Any, path: str, *, root: bool, fo
             yield invalid(path, kind, f"rule compile error: {rule.error}")
         elif rule.program is not None and (has_old or optional or not rule.uses_old_self):
             before = (Optional(old_value) if has_old else NONE) if optional else old_value
-            cause = _run(rule, rule.program, {SELF: new_value, OLD_SELF: before}, schema, value, path)
-            if cause is not None and not (forgive and not rule.uses_old_self):
-                yield cause
+            variables = {SELF: new_value, OLD_SELF: before}
+            try:
+                holds = evaluate(rule.program.checked, variables) is True
+            except CelError as error:
+                yield _failed(rule, error, kind, path)
+                continue
+            if not holds and not (forgive and not rule.uses_old_self):
+                yield _broken(rule, variables, schema, value, path)
 
 
-def _run(
-    rule: CompiledRule, program: Program, variables: dict[str, Any], schema: Schema, value: Any, path: str
-) -> Cause | None:
-    """What one rule has against the value. A rule that fails names the type, one that does not hold a plain value."""
+def _failed(rule: CompiledRule, error: CelError, kind: str, path: str) -> Cause:
+    """A rule that cannot be evaluated. The server forgives that to no value, changed or not."""
+    if str(error).startswith("no such overload"):
+        detail = (
+            f"'{error}': call arguments did not match a supported operator, function or macro signature for rule: "
+            f"{rule.text}"
+        )
+    else:
+        detail = f"{error} evaluating rule: {rule.text}"
+    return invalid(path, kind, detail)
+
+
+def _broken(rule: CompiledRule, variables: dict[str, Any], schema: Schema, value: Any, path: str) -> Cause:
+    """A rule that does not hold. A plain value is named, of all others not even the type."""
     kind = schema.get("type", "")
-    try:
-        if evaluate(program.checked, variables) is True:
-            return None
-    except CelError as error:
-        if str(error).startswith("no such overload"):
-            detail = (
-                f"'{error}': call arguments did not match a supported operator, function or macro signature for rule: "
-                f"{rule.text}"
-            )
-        else:
-            detail = f"{error} evaluating rule: {rule.text}"
-        return invalid(path, kind, detail)
     where = path
     if rule.rule.get("fieldPath"):
         try:

@@ -72,7 +72,10 @@ class Opaque:
 
 
 def to_cel(schema: Schema, value: Any, *, root: bool = False) -> Any:
-    """A JSON value of `schema` as a CEL value. Raises CelError if it is not of its format or out of range."""
+    """A JSON value of `schema` as a CEL value. Raises CelError if it is not of its format or out of range.
+
+    What is of another type is an error as a value: it fails the expression that looks at it, and no other.
+    """
     if value is None:
         return None
     if schema.get("x-kubernetes-int-or-string"):
@@ -90,7 +93,21 @@ def to_cel(schema: Schema, value: Any, *, root: bool = False) -> Any:
         return _in_range(value, whole=True)
     if kind == "number" and isinstance(value, (int, float)) and not isinstance(value, bool):
         return _in_range(value, whole=False)
+    if kind in _EXPECTED and not (kind == "boolean" and isinstance(value, bool)):
+        return CelError(f"invalid data, expected {_EXPECTED[kind].format(_GO_TYPES.get(type(value), 'int64'))}")
     return plain(value)
+
+
+# k8s.io/apiserver, pkg/cel/common: UnstructuredToVal, and Go's names of what JSON decodes to.
+_EXPECTED = {
+    "object": "a map for the provided schema with type=object",
+    "array": "an array for the provided schema with type=array",
+    "string": "string, got {}",
+    "integer": "int, got {}",
+    "number": "float, got {}",
+    "boolean": "bool, got {}",
+}
+_GO_TYPES = {str: "string", bool: "bool", float: "float64", list: "[]interface {}", dict: "map[string]interface {}"}
 
 
 def _in_range(value: float, *, whole: bool) -> Any:

@@ -78,7 +78,7 @@ async def test_an_object_that_cannot_be_read_is_told_and_can_be_deleted(world: W
     model = Model(world.api, world.namespace, "odd")
     body = {"apiVersion": "nvidia.com/v1alpha1", "kind": "DynamoModel", "metadata": {"name": "odd"}}
     body["metadata"]["finalizers"] = ["modelcache.nvidia.com/cache"]  # type: ignore[index]  # a dict in a dict
-    spec = {"modelName": "m", "source": {"uri": ["not", "a", "text"]}}
+    spec = {"modelName": "m", "storage": {"nodeLocal": {"replicas": "two"}}}
     world.api.post(model.collection, {**body, "spec": spec}).expect(201)
     install(world, custom_resource_definition())
     await world.start()
@@ -86,9 +86,30 @@ async def test_an_object_that_cannot_be_read_is_told_and_can_be_deleted(world: W
     good = world.model("good")
     await world.ready(good)
     ready = await world.condition(model, "Ready", "False", "InvalidSpec", generation=False)
-    assert "source" in ready["message"]
+    assert "replicas" in ready["message"]
     assert agent.desired[world.key(model)].manifest_digest == "", "keep what you have"
     model.delete()
+    await world.gone(model)
+
+
+async def test_an_object_that_no_rule_can_judge_goes_when_it_is_put_right(world: World) -> None:
+    """Where a CEL rule meets a value of another type, the API server refuses every change, also of status and finalizers."""
+    await world.stop()
+    install(world, foreign())
+    model = Model(world.api, world.namespace, "odd")
+    body = {"apiVersion": "nvidia.com/v1alpha1", "kind": "DynamoModel",
+            "metadata": {"name": "odd", "finalizers": ["modelcache.nvidia.com/cache"]},
+            "spec": {"modelName": "m", "source": {"uri": ["not", "a", "text"]}}}  # fmt: skip
+    world.api.post(model.collection, body).expect(201)
+    install(world, custom_resource_definition())
+    model.delete()
+    refused = world.api.patch(model.path, {"metadata": {"finalizers": None}}).expect(422)
+    assert "spec.source.uri: Invalid value: " in refused["message"]
+    await world.start()
+    good = world.model("good")
+    await world.agent()
+    await world.ready(good)
+    world.api.patch(model.path, {"spec": {"source": None}}).expect(200)
     await world.gone(model)
 
 

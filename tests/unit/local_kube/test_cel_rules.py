@@ -181,6 +181,22 @@ class TestTransitions:
         whole = {**NUMBER, **rule("self.n < 5", message="m")}
         assert broken(whole, {"n": 9, "s": "b"}, old={"n": 9, "s": "a"}) == ["spec: Invalid value: m"]
 
+    def test_a_value_that_no_rule_can_look_at_is_never_forgiven(self) -> None:
+        """It has come in under another schema. Whoever changes anything else of the object is refused as well."""
+        schema = {
+            "type": "object",
+            "properties": {"s": {"type": "string", **rule("self != ''", message="m")}, "n": {"type": "integer"}},
+        }
+        refused = [
+            'spec.s: Invalid value: "string": invalid data, expected string, got []interface {} evaluating rule: m'
+        ]
+        assert broken(schema, {"s": ["a"], "n": 2}, old={"s": ["a"], "n": 1}) == refused
+        above = {**NUMBER, **rule("has(self.s) && self.n < 5", message="m")}
+        assert broken(above, {"s": ["a"], "n": 2}, old={"s": ["a"], "n": 1}) == [], "no rule looks at it"
+        assert broken(above, {"s": "a", "n": {}}, old={"s": "a", "n": {}}) == [
+            'spec: Invalid value: "object": invalid data, expected int, got map[string]interface {} evaluating rule: m'
+        ]
+
     def test_rules_about_changes_are_never_forgiven(self) -> None:
         schema = {**NUMBER, **rule("self.n > oldSelf.n", message="must grow")}
         assert broken(schema, {"n": 1}, old={"n": 1}) == ["spec: Invalid value: must grow"]

@@ -7,6 +7,7 @@ nobody else writes "Invalid value:".
 """
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -81,6 +82,8 @@ def go_number(value: int | float) -> str:
     """A number as Go's `%v` prints it: whole floats without a fraction, exponents from 1e+21 on."""
     if isinstance(value, int):
         return str(value)
+    if not math.isfinite(value):
+        return "NaN" if math.isnan(value) else f"{value:+}".title()
     if value == int(value) and abs(value) < 1e21:
         return str(int(value))
     return repr(value)

@@ -43,6 +43,9 @@ def test_printable_ascii_reads_back(text: str) -> None:
         ("x", '"x"'),
         ({"b": 1, "a": "<&>"}, '{"a":"\\u003c\\u0026\\u003e","b":1}'),
         ([1, "ü"], '[1,"ü"]'),
+        (float("inf"), "+Inf"),
+        (float("-inf"), "-Inf"),
+        (float("nan"), "NaN"),
     ],
 )
 def test_shows_refused_values(value: Any, shown: str) -> None:

@@ -66,7 +66,8 @@ class HttpClient:
         self._credential = headers
         self._clock = clock
         self._deadline = clock() + _DEADLINE
-        self._limits: list[Limit] = []
+        self._limits: dict[int, Limit] = {}
+        """By the number of the connection's descriptor."""
         self._client = httpx2.Client(
             verify=tls_context(environ, authorities),
             headers={"User-Agent": "dynamo-model-cache", "Accept": "*/*", "Accept-Encoding": "identity"},
@@ -81,11 +82,16 @@ class HttpClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._client.close()
-        for limit in self._limits:
+        for limit in self._limits.values():
             limit.lift()
 
     def _limit(self, connection: socket.socket) -> None:
-        self._limits.append(Limit(connection, _DEADLINE))
+        number = connection.fileno()
+        # Whose number is in use again was closed: a server may end each connection, and a folder have thousands of files.
+        closed = self._limits.pop(number, None)
+        if closed is not None:
+            closed.lift()
+        self._limits[number] = Limit(connection, _DEADLINE)
 
     def file(self, name: str) -> SourceFile:
         """The one file of the URI. Raises SourceError."""

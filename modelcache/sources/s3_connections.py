@@ -43,13 +43,25 @@ class _Guard(HTTPConnection):
         self._connecting = Limit(reached, LONGEST_ANSWER)
         return reached
 
-    def getresponse(self) -> Any:
-        """Raises what urllib3 raises. Reading the answer raises MalformedListing when it is too long."""
+    def close(self) -> None:
+        """Also where connecting, or its TLS handshake, has failed."""
+        self._connected()
+        super().close()
+
+    def _connected(self) -> None:
         if self._connecting is not None:
             self._connecting.lift()
             self._connecting = None
+
+    def getresponse(self) -> Any:
+        """Raises what urllib3 raises. Reading the answer raises MalformedListing when it is too long."""
+        self._connected()
         limit = Limit(self.sock, LONGEST_ANSWER)
-        response: Any = super().getresponse()
+        try:
+            response: Any = super().getresponse()
+        except BaseException:
+            limit.lift()
+            raise
         # What botocore reads an answer by.
         response.stream = functools.partial(_limited, response, self.host, limit)
         return response

@@ -1,6 +1,7 @@
 """`https://` against servers that answer what no nginx would: each answer leads to a reason and a sentence."""
 
 import hashlib
+import socket
 from collections.abc import Iterator
 from email.utils import formatdate
 
@@ -9,6 +10,7 @@ import pytest
 from modelcache.sources import errors, http_client
 from modelcache.sources.base import Credential, Resolution
 from modelcache.sources.http import HttpSource
+from modelcache.sources.limit import Limit
 from modelcache.sources.uri import parse_uri
 from tests.support.origin import Fault, Origin, redirect, stalls, status
 from tests.support.waiting import PATIENCE
@@ -106,3 +108,28 @@ def test_a_server_that_falls_silent_is_left(origin: Origin, monkeypatch: pytest.
     source = HttpSource({}, timeout=PATIENCE, clock=lambda: 0.0)
     with pytest.raises(errors.Unreachable):
         source.resolve(parse_uri(origin.url("/m/")), None, None, (), ())
+
+
+def test_connections_that_the_server_ends_leave_nothing_behind(origin: Origin, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"f{number}" for number in range(400)]
+    origin.files["/m/SHA256SUMS"] = "".join(f"{SUM}  {name}\n" for name in names).encode()
+    for name in names:
+        origin.always[f"/m/{name}"] = lambda request, content: request.status(200, {"Connection": "close"}, CONTENT)
+    there: set[Limit] = set()
+    most = 0
+
+    class Counted(Limit):
+        def __init__(self, connection: socket.socket, seconds: float) -> None:
+            nonlocal most
+            super().__init__(connection, seconds)
+            there.add(self)
+            most = max(most, len(there))
+
+        def lift(self) -> None:
+            super().lift()
+            there.discard(self)
+
+    monkeypatch.setattr(http_client, "Limit", Counted)
+    assert len(resolve(origin, "/m/").files) == len(names) + 1
+    assert most < 200
+    assert not there

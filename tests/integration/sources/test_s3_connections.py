@@ -7,7 +7,7 @@ import ipaddress
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -48,18 +48,6 @@ def direct(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(destinations, "_FORBIDDEN", (ipaddress.ip_network("127.0.0.1/32"),))
     # botocore tries again, after a pause.
     monkeypatch.setattr("botocore.endpoint.time", SimpleNamespace(sleep=lambda seconds: None))
-
-
-@pytest.fixture
-def own() -> Iterator[Callable[..., OwnS3]]:
-    with contextlib.ExitStack() as stack:
-
-        def start(*objects: Listed, certificate: Path | None = None) -> OwnS3:
-            server = OwnS3(objects, certificate)
-            stack.callback(server.close)
-            return server
-
-        yield start
 
 
 def resolve(server: OwnS3) -> Resolution:
@@ -146,3 +134,29 @@ def test_a_server_that_never_comes_to_an_end_is_left(monkeypatch: pytest.MonkeyP
         with pytest.raises(errors.Unreachable):
             source.resolve(parse_uri("s3://bucket/m"), None, Credential(values), (), ())
         listening.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.parametrize("certificate", [None, AUTHORITY])
+def test_nothing_stays_of_an_exchange_that_fails(certificate: Path | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(destinations, "_FORBIDDEN", ())
+    before = set(threading.enumerate())
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):  # the end of the test
+                while True:
+                    listening.accept()[0].close()
+
+        server = threading.Thread(target=serve, daemon=True)
+        server.start()
+        scheme = "https" if certificate else "http"
+        values = {
+            "AWS_ACCESS_KEY_ID": "a",
+            "AWS_SECRET_ACCESS_KEY": "s",
+            "AWS_ENDPOINT_URL": f"{scheme}://127.0.0.1:{listening.getsockname()[1]}",
+        }
+        with pytest.raises(errors.Unreachable):
+            S3Source({}).resolve(parse_uri("s3://bucket/m"), None, Credential(values), (), ())
+        listening.shutdown(socket.SHUT_RDWR)
+    limits = [thread for thread in set(threading.enumerate()) - before if isinstance(thread, threading.Timer)]
+    assert all(limit.finished.is_set() for limit in limits)

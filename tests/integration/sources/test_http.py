@@ -40,13 +40,6 @@ def folder(server: Nginx, request: pytest.FixtureRequest) -> Path:
     return directory
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = Store.open(tmp_path / "cache")
-    yield opened
-    opened.close()
-
-
 def write(directory: Path, files: dict[str, bytes]) -> None:
     for path, content in files.items():
         (directory / path).parent.mkdir(parents=True, exist_ok=True)

@@ -7,19 +7,10 @@ import pytest
 
 from modelcache.manifest import ManifestFile
 from modelcache.sources.base import Location
-from modelcache.sources.errors import (
-    Unauthorized,
-    Unsupported,
-)
+from modelcache.sources.errors import Unauthorized, Unsupported
 from tests.support.fetching import PIECE, Fetching, content
 from tests.support.instant_clock import InstantClock
-from tests.support.origin import (
-    Fault,
-    Origin,
-    Request,
-    redirect,
-    status,
-)
+from tests.support.origin import Fault, Origin, Request, redirect, status
 
 Make = Callable[..., Fetching]
 

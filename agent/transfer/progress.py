@@ -48,7 +48,9 @@ class Meter:
         self._callback = callback
         # Reentrant: a callback may ask for the progress again.
         self._lock = threading.RLock()
-        self._now = Progress(total_bytes, 0, 0, 0, total_files, 0, None)
+        self._total_bytes, self._total_files = total_bytes, total_files
+        self._received_bytes = self._verified_bytes = self._fetched_bytes = self._done_files = 0
+        self._waiting: Waiting | None = None
         self._told_at = clock.monotonic()
         self._busy = 0
         self._waits: dict[object, Waiting] = {}
@@ -56,28 +58,28 @@ class Meter:
     def received(self, count: int, *, fetched: bool = True) -> None:
         """Bytes arrived; negative: bytes were thrown away."""
         with self._lock:
-            now = self._now
-            more = count if fetched and count > 0 else 0
-            self._now = now._replace(received_bytes=now.received_bytes + count, fetched_bytes=now.fetched_bytes + more)
+            self._received_bytes += count
+            if fetched and count > 0:
+                self._fetched_bytes += count
             self._tell(now=False)
 
     def compared(self, count: int) -> None:
         """Bytes arrived only to be compared with what is here."""
         with self._lock:
-            self._now = self._now._replace(fetched_bytes=self._now.fetched_bytes + count)
+            self._fetched_bytes += count
             self._tell(now=False)
 
     def verified(self, count: int) -> None:
         """Bytes were read for their digest; negative: they have to be read again."""
         with self._lock:
-            self._now = self._now._replace(verified_bytes=self._now.verified_bytes + count)
+            self._verified_bytes += count
             self._tell(now=False)
 
     def done(self) -> None:
         """A file is a verified blob."""
         with self._lock:
-            self._now = self._now._replace(done_files=self._now.done_files + 1)
-            self._tell(now=self._now.done_files == self._now.total_files)
+            self._done_files += 1
+            self._tell(now=self._done_files == self._total_files)
 
     def working(self, change: int) -> None:
         """A worker began (+1) or ended (-1) work on a piece."""
@@ -97,18 +99,26 @@ class Meter:
     def progress(self) -> Progress:
         """How things are."""
         with self._lock:
-            return self._now
+            return Progress(
+                self._total_bytes,
+                self._received_bytes,
+                self._verified_bytes,
+                self._fetched_bytes,
+                self._total_files,
+                self._done_files,
+                self._waiting,
+            )
 
     def _show_waiting(self) -> None:
         # As long as one worker gets bytes, the download is not waiting.
         stuck = bool(self._waits) and len(self._waits) >= self._busy
         waiting = min(self._waits.values(), key=lambda wait: wait.until) if stuck else None
-        if waiting != self._now.waiting:
-            self._now = self._now._replace(waiting=waiting)
+        if waiting != self._waiting:
+            self._waiting = waiting
             self._tell(now=True)
 
     def _tell(self, *, now: bool) -> None:
         moment = self._clock.monotonic()
         if self._callback is not None and (now or moment - self._told_at >= INTERVAL_SECONDS):
             self._told_at = moment
-            self._callback(self._now)
+            self._callback(self.progress())

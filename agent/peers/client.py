@@ -26,6 +26,7 @@ from agent.peers.wire import (
     parse_count,
     parse_digest,
 )
+from agent.transfer.body import Body
 from agent.transfer.cancel import CancelToken
 from agent.transfer.clock import Clock
 from agent.transfer.connections import Connection, ConnectionPool, Origin, split_url
@@ -184,7 +185,8 @@ class PeerClient:
         first = sink.position
         whole = first == piece.start
         headers = {"range": f"bytes={sink.position}-{piece.end - 1}", NAMESPACE_HEADER: content.namespace}
-        with _Exchange(self, node, address, f"{PREFIX}{content.key}", headers, cancel) as response:
+        exchange = _Exchange(self, node, address, f"{PREFIX}{content.key}", headers, cancel)
+        with exchange as response:
             _check_status(response, 206)
             digest = parse_digest(response.headers.get(DIGEST_HEADER))
             expected = f"bytes {sink.position}-{piece.end - 1}/{size}"
@@ -196,17 +198,16 @@ class PeerClient:
             if refuse(digest, via):
                 raise PeerRefused("what it has of the piece is not trusted")
             sink.expect(digest)
-            waited = 0.0
+            body, waited = exchange.body(), 0.0
             try:
                 while sink.position < piece.end:
                     space = sink.space()
                     space = space[: self._limiter.portion(min(len(space), piece.end - sink.position))]
                     began = self._clock.monotonic()
-                    got = response.fp.readinto1(space)
+                    got = body.read_into(space)
                     waited += self._clock.monotonic() - began
                     if got == 0:
                         raise PeerAway(f"it closed the connection at byte {sink.position}")
-                    response.length -= got
                     count(got)
                     sink.filled(got)
                     self._limiter.pay(got, cancel)
@@ -231,6 +232,7 @@ class _Exchange:
         self._pool = client._connections
         self._deadlines = client._deadlines
         self._answer_seconds = client._answer_seconds
+        self._clock = client._clock
         self._headers = {**client._headers, **headers}
         self._address = address
         self._target = target
@@ -278,6 +280,12 @@ class _Exchange:
         if isinstance(error, OSError | http.client.HTTPException):
             self._cancel.check()
             raise PeerAway(_reason(error)) from error
+
+    def body(self) -> Body:
+        """Reads what follows the head of the answer."""
+        assert self._connection is not None
+        assert self._response is not None
+        return self._connection.body(self._response, self._clock)
 
     def in_time(self) -> AbstractContextManager[None]:
         """Breaks off what takes longer than an answer may. Raises TimeoutError then."""

@@ -24,6 +24,7 @@ from collections.abc import Callable, Mapping
 from http.client import HTTPConnection, HTTPSConnection
 from typing import Any, NamedTuple
 
+from agent.transfer.body import Body
 from agent.transfer.clock import Clock
 from modelcache.sources import destinations
 from modelcache.sources.errors import InvalidURI, Unsupported
@@ -147,6 +148,12 @@ class Connection:
             self._raw.putheader(name, value)
         self._raw.endheaders()
         return self._raw.getresponse()
+
+    def body(self, response: http.client.HTTPResponse, clock: Clock) -> Body:
+        """Reads what follows the head that `get` has returned."""
+        if self._sock is None:
+            raise http.client.NotConnected
+        return Body(response, self._sock, clock)
 
     def certified_node(self) -> str | None:
         """The node whose agent has answered with a certificate of ours; None when it was somebody else, or plaintext."""

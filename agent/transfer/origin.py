@@ -158,7 +158,7 @@ class OriginSource:
                 if response.status in _CONTENT:
                     answered()
                 with cancel.on_cancel(connection.abort):
-                    self._answer(file, response, url, origin, sink, cancel, where, ranged=not whole)
+                    self._answer(file, connection, response, url, origin, sink, cancel, where, ranged=not whole)
                     kept = response.isclosed() and not response.will_close
             except (OSError, http.client.HTTPException) as error:
                 cancel.check()
@@ -205,6 +205,7 @@ class OriginSource:
     def _answer(
         self,
         file: ManifestFile,
+        connection: Connection,
         response: http.client.HTTPResponse,
         url: str,
         origin: Origin,
@@ -223,7 +224,7 @@ class OriginSource:
             raise _Redirected(next_url)
         if status in _CONTENT:
             self._web.budget.accepted(origin.text)
-            self._body(file, response, origin, sink, cancel, where, ranged=ranged)
+            self._body(file, connection, response, origin, sink, cancel, where, ranged=ranged)
             return
         asked = retry_after(response.headers.get("Retry-After"), self._web.clock.unix(), LONGEST_RETRY_AFTER)
         code = refusal_code(response.headers.get("Content-Type", ""), _drain(response))
@@ -247,6 +248,7 @@ class OriginSource:
     def _body(
         self,
         file: ManifestFile,
+        connection: Connection,
         response: http.client.HTTPResponse,
         origin: Origin,
         sink: Sink,
@@ -272,13 +274,13 @@ class OriginSource:
             if response.length is not None and response.length != file.size:
                 raise SourceChanged(f"{where} has {response.length} bytes, the manifest says {file.size}")
             end = file.size
-        self._receive(response, origin, sink, end, cancel, where)
+        self._receive(connection.body(response, self._web.clock), origin, sink, end, cancel, where)
         if sink.position < sink.end:
             raise Unreachable(f"{where} sent a shorter range than was asked for, up to byte {end}")
 
     def _receive(
         self,
-        response: http.client.HTTPResponse,
+        body: Body,
         origin: Origin,
         sink: Sink,
         end: int,
@@ -287,7 +289,6 @@ class OriginSource:
     ) -> None:
         """Moves the body into the sink, up to byte `end`."""
         pacer = self._web.pace(origin.text).start()
-        body = Body(response)
         while sink.position < end:
             view = sink.space()
             count = body.read_into(view[: self._web.limiter.portion(min(len(view), end - sink.position))])

@@ -17,7 +17,8 @@ import socket
 from agent.transfer.clock import Clock
 
 MOMENT_SECONDS = 0.25
-"""What has come in this time is handed on, however little it is: as often as progress is told."""
+"""Bytes that come after this time end a read, however few there are: as often as progress is told. Nobody looks at the clock
+while nothing comes, so what came just before a silence is handed on after it, or when the time limit of the socket ends it."""
 
 
 class Body:
@@ -35,8 +36,8 @@ class Body:
     def read_into(self, view: memoryview) -> int:
         """Reads at most len(view) bytes; 0 at the end. Raises OSError and http.client.HTTPException.
 
-        Blocks for the first of them, and then for more, until the moment is over. When the connection breaks meanwhile, that is
-        said by the next call.
+        Blocks for the first of them, and then for more (see MOMENT_SECONDS). When the connection breaks meanwhile, that is said
+        by the next call.
         """
         response = self._response
         stream = response.fp

@@ -50,7 +50,7 @@ def read_all(body: Body, size: int, sizes: Sequence[int]) -> bytes:
     """Everything, asked for in portions of `sizes`, over and over."""
     data, number = b"", 0
     while len(data) < size:
-        buffer = memoryview(bytearray(min(sizes[number % len(sizes)], size - len(data))))
+        buffer = memoryview(bytearray(sizes[number % len(sizes)]))
         count = body.read_into(buffer)
         assert 0 < count <= len(buffer)
         data += bytes(buffer[:count])
@@ -70,7 +70,7 @@ def test_every_byte_comes_once_however_it_was_cut(cuts: list[int], sizes: list[i
     for cut in cuts:
         packets.append(data[start : start + cut])
         start += cut
-    with answer(*packets, clock=InstantClock(tick=tick)) as (body, _, theirs):
+    with answer(*packets, clock=InstantClock(tick=tick), limit=SHORT) as (body, _, theirs):
         theirs.sendall(b"HTTP/1.1 200 OK\r\n")  # of the next answer: not to be taken for this one's
         assert read_all(body, len(data), sizes) == data
         assert body.finish()
@@ -89,11 +89,19 @@ def test_a_buffer_is_filled_although_it_comes_in_packets() -> None:
 
 
 def test_what_has_come_within_a_moment_is_handed_on() -> None:
-    with answer(content(20_000), length=50_000, clock=InstantClock(tick=MOMENT_SECONDS)) as (body, _, _):
+    with answer(content(20_000), length=50_000, clock=InstantClock(tick=MOMENT_SECONDS), limit=SHORT) as (
+        body,
+        _,
+        theirs,
+    ):
         buffer = memoryview(bytearray(50_000))
         first = first_packet(body, buffer)
         assert body.read_into(buffer[first:]) == 20_000 - first
-    assert bytes(buffer[:20_000]) == content(20_000)
+        theirs.sendall(
+            content(20_100)[20_000:]
+        )  # whoever waited for more has run into the time limit by now, and says so
+        assert body.read_into(buffer[20_000:]) == 100
+    assert bytes(buffer[:20_100]) == content(20_100)
 
 
 def test_what_came_before_the_connection_ended_is_not_lost() -> None:
@@ -107,11 +115,11 @@ def test_what_came_before_the_connection_ended_is_not_lost() -> None:
 
 
 def test_what_came_before_the_connection_stalled_is_not_lost_and_nobody_waits_twice() -> None:
-    with answer(content(20_000), length=50_000, limit=SHORT) as (body, ours, _):
+    with answer(content(20_000), length=50_000, limit=SHORT) as (body, _, theirs):
         buffer = memoryview(bytearray(50_000))
         first = first_packet(body, buffer)
         assert body.read_into(buffer[first:]) == 20_000 - first
-        ours.settimeout(None)  # a second read of the socket would never end
+        theirs.sendall(b"late")  # whoever read the socket once more would get this
         for _ in range(2):
             with pytest.raises(TimeoutError):
                 body.read_into(buffer)
